@@ -1,0 +1,20 @@
+/* A worker (worker.h) that is a thread, with its completions delivered on a libuv loop. */
+#ifndef BASE_WORKER_THREAD_H
+#define BASE_WORKER_THREAD_H
+
+#include <uv.h>
+
+#include "lib/base/error.h"
+#include "lib/base/worker.h"
+
+/* Starts the thread, named `name` (at most 15 bytes) in ps and gdb. The worker keeps `loop` alive only
+ * while jobs are under way. */
+enum errc worker_thread_start(uv_loop_t *loop, const char *name, struct worker **ret_worker,
+                              struct error *err);
+
+/* Waits until all submitted jobs have run, ends the thread and frees the worker. Call it on the loop
+ * thread; the `done` of each job that has not been delivered is called before it returns. The loop
+ * must run once more afterwards to let go of its handle. */
+void worker_thread_stop(struct worker *worker);
+
+#endif
