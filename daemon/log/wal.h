@@ -1,0 +1,79 @@
+/* The write-ahead log: Raft's hard state and entries on disk (the paper's Figure 2, "persistent state
+ * on all servers: updated on stable storage before responding to RPCs").
+ *
+ * Segments `%016x.wal` (named by a sequence number) of a fixed size in one folder, preallocated and
+ * recycled. Each record has a CRC32C over header and payload, chained to the record before it, so a
+ * recycled segment's old records can't be taken for new ones. Records: segment head (format, cluster
+ * id, member id, base), entry, hard state, truncation is implied by an entry with a lower index.
+ *
+ * Group commit: one sync runs on the worker at a time; appends that arrive meanwhile collect and go
+ * out together as the next write and sync.
+ *
+ * A torn tail (records that were never acknowledged, at the end of the last segment) is cut off at
+ * opening and reported; damage anywhere else is ERR_CORRUPT with the file, the offset and the way out.
+ * A failed write or sync is reported once to `failed` and the log takes no more: the process must end,
+ * since the page cache can't be trusted afterwards.
+ *
+ * All calls are made on the loop thread; blocking work runs on the worker, except in wal_open(). */
+#ifndef LOG_WAL_H
+#define LOG_WAL_H
+
+#include "daemon/raft/raft.h"
+#include "lib/base/disk.h"
+#include "lib/base/worker.h"
+
+#define WAL_SEGMENT_BYTES_DEFAULT (64u * 1024 * 1024)
+
+struct wal;
+
+struct wal_config {
+    struct disk *disk;
+    struct worker *worker;
+    const char *dir; /* made if missing */
+    uint64_t cluster_id, member_id; /* 0: take what the log says */
+    size_t segment_bytes;           /* 0: the default */
+    /* Called once, on the loop thread, when a write or sync failed. */
+    void (*failed)(void *ctx, const struct error *err);
+    void *ctx;
+};
+
+/* What was found. Entries carry one reference each, which the caller drops with wal_recovered_free(). */
+struct wal_recovered {
+    uint64_t cluster_id, member_id; /* 0: the log is new */
+    bool has_hard_state;
+    struct raft_hard_state hard_state;
+    uint64_t base_index, base_term; /* the entry before the first */
+    struct raft_entry **entries;    /* consecutive from base_index + 1 */
+    size_t entry_count;
+    uint64_t cut_bytes;   /* of a torn tail, 0: none */
+    char cut_where[256];  /* "FILE at OFFSET", for the log line */
+};
+
+/* Opens or creates the log. ERR_INVALID: the log belongs to another cluster or member; ERR_BUSY: in
+ * use by another process; ERR_CORRUPT; ERR_IO; ERR_NO_SPACE. Nothing is changed on failure. */
+enum errc wal_open(const struct wal_config *config, struct wal **ret_wal,
+                   struct wal_recovered *ret_recovered, struct error *err);
+void wal_recovered_free(struct wal_recovered *r);
+
+/* Appends hard state (may be NULL) and entries (referenced until written); when all of it is synced,
+ * `done(ctx, token)` is called on the loop thread, in the order of the appends. Entries with an index
+ * at or below the last one replace the log from there. */
+void wal_append(struct wal *w, const struct raft_hard_state *hs, struct raft_entry *const *entries,
+                size_t entry_count, void (*done)(void *ctx, uint64_t token), void *ctx,
+                uint64_t token);
+
+/* Entries up to and including `index` (whose term is `term`) are not needed any more: segments that
+ * hold nothing newer are recycled or removed, after the current append. */
+void wal_cut(struct wal *w, uint64_t index, uint64_t term);
+
+/* Empties the log: it continues after `index` of `term` (a snapshot was installed). Synced like an
+ * append, `done` likewise. The hard state is kept. */
+void wal_reset(struct wal *w, uint64_t index, uint64_t term,
+               void (*done)(void *ctx, uint64_t token), void *ctx, uint64_t token);
+
+uint64_t wal_bytes(const struct wal *w); /* on disk, preallocated space included */
+
+/* Waits for what is under way, closes and frees. */
+void wal_close(struct wal *w);
+
+#endif
