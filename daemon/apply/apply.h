@@ -1,0 +1,69 @@
+/* The replicated state machine: what a committed log entry does to store, leases and members.
+ *
+ * Deterministic: the outcome depends on the entries alone, so every member answers the same. Requests
+ * arrive as raftpb.InternalRequest; the answer is the etcd response message, or an error code that is just
+ * as replicated. Loop thread only. */
+#ifndef APPLY_APPLY_H
+#define APPLY_APPLY_H
+
+#include "daemon/lease/lease.h"
+#include "daemon/raft/raft.h"
+#include "daemon/store/mvcc.h"
+#include "daemon/watch/watch.h"
+#include "lib/base/memory.h"
+#include "proto/raft.pb-c.h"
+#include "proto/rpc.pb-c.h"
+
+#define APPLY_TXN_OPS_MAX_DEFAULT 128
+#define APPLY_REQUEST_BYTES_MAX_DEFAULT (1536u * 1024) /* etcd's 1.5 MiB */
+#define APPLY_SESSIONS_MAX 4096 /* request-id sessions remembered; the least recently used goes first */
+
+struct apply_config {
+    struct mvcc *store;
+    struct lessor *lessor;
+    struct watch_hub *hub;
+    uint64_t cluster_id, member_id;
+    uint64_t (*now_ms)(void *ctx); /* for lease deadlines, which are not part of the replicated state */
+    void *now_ctx;
+    uint64_t quota_bytes; /* 0: etcd's 2 GiB; checked when a request is proposed, not when applied */
+};
+
+struct apply; /* sessions, alarms, members */
+
+/* One request's answer. `message` is the unpacked response of the request's own type (header filled with
+ * revision; the api adds cluster id, member id and term), in the arena of the caller of the apply. */
+struct apply_result {
+    enum errc code;
+    const ProtobufCMessage *message; /* NULL on failure */
+};
+
+struct apply *apply_new(const struct apply_config *config);
+void apply_free(struct apply *a);
+
+/* Reads buckets (leases, sessions, alarms, members) after the store was opened or replaced. */
+enum errc apply_load(struct apply *a, struct error *err);
+
+/* Applies one COMMAND or NOOP entry. `result` (may be NULL when no local client waits) gets the answer,
+ * with memory from `arena`. An entry that can't be decoded is ERR_CORRUPT: the process must end. */
+enum errc apply_entry(struct apply *a, const struct raft_entry *e, struct arena *arena,
+                      struct apply_result *ret_result, struct error *err);
+
+/* ---- Requests before they are proposed: etcd's checks, with etcd's texts ------------------------ */
+enum errc apply_check_range(const Etcdserverpb__RangeRequest *r);
+enum errc apply_check_put(const Etcdserverpb__PutRequest *r);
+enum errc apply_check_delete_range(const Etcdserverpb__DeleteRangeRequest *r);
+enum errc apply_check_txn(const Etcdserverpb__TxnRequest *r, size_t ops_max);
+bool apply_txn_is_read_only(const Etcdserverpb__TxnRequest *r);
+
+/* Serves a Range, or a read-only Txn, from the local state (no linearizability by itself). */
+enum errc apply_range(struct apply *a, const Etcdserverpb__RangeRequest *r, struct arena *arena,
+                      Etcdserverpb__RangeResponse **ret_response, struct error *err);
+enum errc apply_read_txn(struct apply *a, const Etcdserverpb__TxnRequest *r, struct arena *arena,
+                         Etcdserverpb__TxnResponse **ret_response, struct error *err);
+
+/* Alarms that are active (NOSPACE, CORRUPT), for admission checks and Status. */
+bool apply_alarm_nospace(const struct apply *a);
+void apply_each_alarm(const struct apply *a,
+                      void (*each)(void *ctx, uint64_t member_id, int alarm), void *ctx);
+
+#endif

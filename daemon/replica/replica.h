@@ -1,0 +1,149 @@
+/* One member of the cluster, without sockets: drives the Raft core, the log, the store and the state
+ * machine through the interfaces for time, randomness, disk, workers and transport. The server puts it
+ * on a libuv loop and a network (daemon/server, daemon/peer); the simulator puts many into one process.
+ *
+ * The path of a write: replica_propose() -> raft -> wal_append (in parallel with sending to the others)
+ * -> committed and synced here -> apply_entry() -> store, watchers -> `done` with the answer.
+ *
+ * Loop thread only. Callbacks never run inside replica_propose() and replica_read(): they run from
+ * replica_poll(), replica_tick() and worker completions. */
+#ifndef REPLICA_REPLICA_H
+#define REPLICA_REPLICA_H
+
+#include "daemon/apply/apply.h"
+#include "lib/base/env.h"
+
+struct replica;
+
+struct replica_member {
+    uint64_t id;
+    char *name; /* "" until the member has started once */
+    char **peer_urls;
+    size_t peer_url_count;
+    char **client_urls;
+    size_t client_url_count;
+    bool learner;
+};
+
+/* How messages reach the other members: implemented by daemon/peer and by the simulator. All may lose,
+ * delay, duplicate and reorder, but not change what they carry. */
+struct replica_transport {
+    void (*send)(struct replica_transport *, const struct raft_message *m); /* copies or packs it */
+    /* The membership: called at start and on every change, with all members. */
+    void (*members)(struct replica_transport *, const struct replica_member *members, size_t count);
+    /* A RAFT_MSG_SNAPSHOT was handed to send(): the transport pulls chunks from replica_snapshot_*() and
+     * reports with replica_snapshot_sent(). */
+};
+
+struct replica_config {
+    const char *data_dir; /* exists; holds member/log and member/store */
+    const char *name;
+    struct env *env;
+    struct disk *disk;
+    const char *sqlite_vfs;
+    struct worker *log_worker, *store_worker;
+    struct replica_transport *transport;
+
+    uint64_t cluster_id, member_id;            /* from the initial cluster or 0 with an existing log */
+    const struct replica_member *initial_members; /* bootstraps a new data directory; copied */
+    size_t initial_member_count;
+    const char *const *client_urls; /* this member's own, published through the log */
+    size_t client_url_count;
+
+    uint64_t tick_ms;           /* the heartbeat interval: replica_tick() is called this often; 100 */
+    uint32_t election_ticks;    /* 10 */
+    uint64_t snapshot_entries;  /* log entries kept for slow members behind the durable index; 10,000 */
+    size_t snapshot_bytes;      /* the same by size; 0: 64 MiB */
+    size_t txn_ops_max, request_bytes_max;
+    uint64_t quota_bytes;
+    uint64_t request_timeout_ms; /* 0: 5 s + 2 election timeouts, as etcd */
+    size_t wal_segment_bytes;    /* 0: default */
+
+    /* The member can't keep its promise any more (disk, corruption): the process must end with this. */
+    void (*fatal)(void *ctx, const struct error *err);
+    void (*leader_changed)(void *ctx, uint64_t leader, uint64_t term, bool self);
+    void (*removed)(void *ctx); /* this member was removed from the cluster */
+    /* Work is due on the next turn of the loop: call replica_poll() then. May be called often. */
+    void (*wake)(void *ctx);
+    void *ctx;
+};
+
+#define REPLICA_PROPOSALS_MAX 5000 /* waiting at this member; more: ERR_TOO_MANY_REQUESTS, as etcd's gap */
+#define REPLICA_READS_MAX 100000
+
+/* Opens log and store, replays, and starts as a follower. Blocks (worker jobs during opening run through
+ * the worker interface only after this returned). Errors as wal_open and mvcc_open; ERR_INVALID for a data
+ * directory of another cluster or member, with both ids. *ret_note: a line for the log about a torn tail
+ * that was cut, or "". */
+enum errc replica_open(const struct replica_config *config, struct replica **ret_replica,
+                       char ret_note[512], struct error *err);
+/* Fails what waits with ERR_STOPPED, writes out and frees. */
+void replica_close(struct replica *r);
+void replica_abandon(struct replica *r); /* a crash, for the simulator: frees, writes nothing */
+
+void replica_tick(struct replica *r);
+/* Carries out what the core has ready until nothing is left to do now; also a slice of watch work. The
+ * driver calls it once a loop turn, after input was read: that batches proposals into one append. Returns
+ * true if more work waits (call again on the next turn without sleeping). */
+bool replica_poll(struct replica *r);
+void replica_receive(struct replica *r, const struct raft_message *m); /* from the transport */
+void replica_peer_unreachable(struct replica *r, uint64_t id);
+void replica_peer_gone(struct replica *r, uint64_t id); /* connection reset or refused */
+
+/* ---- Requests ----------------------------------------------------------------------------------- */
+
+struct replica_op; /* a waiting request */
+
+/* Proposes; `request->id` is set here, the client session fields are the caller's. `done` exactly once:
+ * the result's message is valid until it returns. ERR_TIMEOUT when the outcome is unknown. The cancelled
+ * op's `done` does not run; the proposal may still take effect. */
+struct replica_op *replica_propose(struct replica *r, Raftpb__InternalRequest *request,
+                                   void (*done)(void *ctx, const struct apply_result *result),
+                                   void *ctx);
+/* Linearizable point: when `done` is called with ERR_OK the local state reflects everything that had
+ * finished before this call (thesis 6.4). */
+struct replica_op *replica_read(struct replica *r, void (*done)(void *ctx, enum errc code), void *ctx);
+void replica_cancel(struct replica_op *op);
+
+/* Leases: renewal is answered by the leader only; `remote` says that this member isn't it (the api then
+ * forwards the call to the leader's client URL... see peer). */
+enum errc replica_lease_renew(struct replica *r, int64_t id, int64_t *ret_ttl);
+
+/* Membership (each waits for the commit): ERR_MEMBER_EXISTS, ERR_PEER_URL_EXISTS, ERR_MEMBER_NOT_FOUND,
+ * ERR_MEMBER_NOT_LEARNER, ERR_LEARNER_NOT_READY, ERR_UNHEALTHY, ERR_MEMBER_NOT_ENOUGH_STARTED. */
+struct replica_op *replica_conf_change(struct replica *r, enum raft_conf_change_type type,
+                                       const struct replica_member *member,
+                                       void (*done)(void *ctx, enum errc code), void *ctx);
+enum errc replica_transfer_leader(struct replica *r, uint64_t to);
+
+/* ---- State -------------------------------------------------------------------------------------- */
+
+struct mvcc *replica_store(struct replica *r);
+struct apply *replica_apply(struct replica *r);
+struct lessor *replica_lessor(struct replica *r);
+struct watch_hub *replica_watch_hub(struct replica *r);
+const struct replica_member *replica_members(const struct replica *r, size_t *ret_count);
+uint64_t replica_id(const struct replica *r);
+uint64_t replica_cluster_id(const struct replica *r);
+void replica_status(const struct replica *r, struct raft_status *ret_status);
+uint64_t replica_log_bytes(const struct replica *r);
+
+/* ---- Snapshot transfer -------------------------------------------------------------------------- */
+
+/* Sender: the transport calls these for a RAFT_MSG_SNAPSHOT given to send(); `m` with the index that the
+ * data really have goes first, then the chunks. */
+struct replica_snapshot;
+struct replica_snapshot *replica_snapshot_open(struct replica *r, uint64_t to,
+                                               struct raft_message *ret_message);
+void replica_snapshot_next(struct replica_snapshot *s,
+                           void (*done)(void *ctx, enum errc code, struct bytes chunk, bool last),
+                           void *ctx);
+void replica_snapshot_sent(struct replica_snapshot *s, bool ok); /* frees it */
+
+/* Receiver: one snapshot at a time. The message is stepped when all chunks are in and verified. */
+enum errc replica_receive_snapshot_begin(struct replica *r, const struct raft_message *m);
+void replica_receive_snapshot_chunk(struct replica *r, struct bytes chunk, bool last,
+                                    void (*done)(void *ctx, enum errc code), void *ctx);
+void replica_receive_snapshot_abort(struct replica *r);
+
+#endif
