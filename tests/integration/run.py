@@ -48,6 +48,12 @@ class LineResult(unittest.TestResult):
         print(self.errors[-1][1], flush=True)
         self.line("FAIL", test)
 
+    def addSubTest(self, test, subtest, err):
+        super().addSubTest(test, subtest, err)
+        if err is not None:
+            print((self.failures + self.errors)[-1][1], flush=True)
+            self.line("FAIL", subtest)
+
     def addSkip(self, test, reason):
         super().addSkip(test, reason)
         self.line("SKIP", test, reason)
