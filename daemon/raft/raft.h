@@ -13,8 +13,10 @@
  *   2. `hard_state` and `entries` are appended to the log (one append, in the order of the readies).
  *   3. `messages` are sent at once, in parallel with 2.
  *   4. `messages_after_sync` are sent when 2 is synced (they promise what 2 makes durable): votes,
- *      answers to appends.
- *   5. when 2 is synced, raft_persisted() is called with the ready's `persist_token`.
+ *      answers to appends. There are none without a `persist_token`: those that have to wait for an
+ *      earlier append come among the `messages` once it is confirmed.
+ *   5. when 2 is synced, raft_persisted() is called with the ready's `persist_token`. A ready with
+ *      nothing for 2 (no commit index is worth a sync of its own) has token 0.
  *   6. `committed` entries are applied in order; then raft_applied() says how far.
  *   7. `read_states`: reads whose index has been confirmed.
  *
@@ -42,7 +44,8 @@
 enum raft_entry_type {
     RAFT_ENTRY_COMMAND = 0, /* for the state machine */
     RAFT_ENTRY_NOOP = 1,    /* a new leader's first entry (paper, section 8) */
-    RAFT_ENTRY_CONF = 2,    /* a membership change: struct raft_conf_change, then `data` for the driver */
+    RAFT_ENTRY_CONF =
+        2, /* a membership change: struct raft_conf_change, then `data` for the driver */
 };
 
 /* One log entry, immutable once made, reference-counted; the data follow the struct in the same
@@ -51,7 +54,8 @@ enum raft_entry_type {
 struct raft_entry {
     uint64_t term;
     uint64_t index;
-    uint64_t stamp; /* leader's wall clock in ns when it was proposed; never less than its predecessor's */
+    uint64_t
+        stamp; /* leader's wall clock in ns when it was proposed; never less than its predecessor's */
     enum raft_entry_type type;
     uint32_t refs;
     size_t size; /* of data, bytes */
@@ -98,20 +102,20 @@ enum errc raft_conf_change_decode(struct bytes data, struct raft_conf_change *re
                                   struct bytes *ret_context);
 
 enum raft_message_type {
-    RAFT_MSG_APPEND = 1,      /* AppendEntries */
-    RAFT_MSG_APPEND_REPLY,    /* index: match, or with reject: reject_hint/hint_term */
-    RAFT_MSG_VOTE,            /* RequestVote; force: by leader transfer, ignores the leader's lease */
+    RAFT_MSG_APPEND = 1,   /* AppendEntries */
+    RAFT_MSG_APPEND_REPLY, /* index: match, or with reject: reject_hint/hint_term */
+    RAFT_MSG_VOTE,         /* RequestVote; force: by leader transfer, ignores the leader's lease */
     RAFT_MSG_VOTE_REPLY,
     RAFT_MSG_PREVOTE,
     RAFT_MSG_PREVOTE_REPLY,
-    RAFT_MSG_HEARTBEAT,       /* context: the read round that an answer confirms, 0: none */
+    RAFT_MSG_HEARTBEAT, /* context: the read round that an answer confirms, 0: none */
     RAFT_MSG_HEARTBEAT_REPLY,
-    RAFT_MSG_SNAPSHOT,        /* snapshot_index/term/conf: the driver streams the data beside it */
-    RAFT_MSG_PROPOSE,         /* follower to leader: entries with type and data only */
-    RAFT_MSG_READ_INDEX,      /* follower to leader: context */
-    RAFT_MSG_READ_INDEX_REPLY,/* index: safe to read at, context; reject: no leader here */
-    RAFT_MSG_TIMEOUT_NOW,     /* leader transfer: campaign at once */
-    RAFT_MSG_TRANSFER_LEADER, /* follower asks its leader to hand over to `from` */
+    RAFT_MSG_SNAPSHOT,         /* snapshot_index/term/conf: the driver streams the data beside it */
+    RAFT_MSG_PROPOSE,          /* follower to leader: entries with type and data only */
+    RAFT_MSG_READ_INDEX,       /* follower to leader: context */
+    RAFT_MSG_READ_INDEX_REPLY, /* index: safe to read at, context; reject: no leader here */
+    RAFT_MSG_TIMEOUT_NOW,      /* leader transfer: campaign at once */
+    RAFT_MSG_TRANSFER_LEADER,  /* follower asks its leader to hand over to `from` */
     RAFT_MSG_TYPE_MAX = RAFT_MSG_TRANSFER_LEADER,
 };
 
@@ -126,7 +130,8 @@ struct raft_message {
     size_t entry_count;
     bool reject;
     bool force;
-    uint64_t reject_hint; /* a follower's guess where the logs may agree (thesis 5.3, fast back-up) */
+    uint64_t
+        reject_hint; /* a follower's guess where the logs may agree (thesis 5.3, fast back-up) */
     uint64_t hint_term;
     uint64_t context; /* read round */
     uint64_t snapshot_index, snapshot_term;
@@ -142,7 +147,8 @@ struct raft_read_state {
 struct raft_ready {
     bool has_hard_state;
     struct raft_hard_state hard_state;
-    struct raft_entry **entries; /* to append; they replace any of the log from entries[0]->index on */
+    struct raft_entry *
+        *entries; /* to append; they replace any of the log from entries[0]->index on */
     size_t entry_count;
     uint64_t persist_token; /* for raft_persisted(); 0: nothing to persist */
     bool has_snapshot;      /* a snapshot to install, whose data the driver has received */
@@ -161,15 +167,16 @@ struct raft_ready {
 enum raft_role { RAFT_FOLLOWER, RAFT_PRECANDIDATE, RAFT_CANDIDATE, RAFT_LEADER };
 
 struct raft_config {
-    uint64_t id;               /* this member, not 0 */
-    uint32_t election_ticks;   /* election timeout at least, in ticks; the core adds up to as much again */
+    uint64_t id; /* this member, not 0 */
+    uint32_t
+        election_ticks; /* election timeout at least, in ticks; the core adds up to as much again */
     uint32_t heartbeat_ticks;
     uint32_t inflight_messages_max; /* appends under way to one member */
     size_t inflight_bytes_max;
-    size_t message_bytes_max;       /* entries in one append, by bytes (one entry may exceed it) */
-    size_t uncommitted_bytes_max;   /* proposals not yet committed; more: ERR_TOO_MANY_REQUESTS */
-    size_t committed_batch_max;     /* entries in one ready's `committed` */
-    uint64_t (*random)(void *ctx);  /* for election timeouts */
+    size_t message_bytes_max;      /* entries in one append, by bytes (one entry may exceed it) */
+    size_t uncommitted_bytes_max;  /* proposals not yet committed; more: ERR_TOO_MANY_REQUESTS */
+    size_t committed_batch_max;    /* entries in one ready's `committed` */
+    uint64_t (*random)(void *ctx); /* for election timeouts */
     void *random_ctx;
     /* NULL or a callback for state changes worth a log line or a metric; text is borrowed. */
     void (*trace)(void *ctx, const char *text);
@@ -221,7 +228,8 @@ void raft_apply_conf(struct raft *r, const struct raft_conf_change *c, struct ra
 
 /* Asks for a read index; the answer is a read_state with this context (not 0, unique). Confirmed by a
  * heartbeat round begun after this call, answered only once an entry of the own term is committed
- * (thesis 6.4). ERR_NO_LEADER if none is known. */
+ * (thesis 6.4). ERR_NO_LEADER if none is known, ERR_TOO_MANY_REQUESTS, ERR_INVALID for context 0. On a
+ * follower a read that isn't answered within an election timeout fails: its message may be lost. */
 enum errc raft_read_index(struct raft *r, uint64_t context);
 
 /* The driver's news. */
@@ -238,7 +246,10 @@ void raft_report_peer_gone(struct raft *r, uint64_t id);
 /* Hands leadership to `to` (0: the most up-to-date voter); on a follower asks the leader to.
  * ERR_NO_LEADER, ERR_BAD_LEADER_TRANSFEREE. The transfer is given up after an election timeout. */
 enum errc raft_transfer_leader(struct raft *r, uint64_t to);
-enum errc raft_campaign(struct raft *r); /* at once, with pre-vote; ERR_INVALID if not a voter */
+
+/* Campaigns at once, with pre-vote. ERR_INVALID: not a voter; ERR_BUSY: a snapshot or a committed
+ * membership change isn't in effect yet. */
+enum errc raft_campaign(struct raft *r);
 
 bool raft_has_ready(const struct raft *r);
 void raft_ready(struct raft *r, struct raft_ready *ret_ready);

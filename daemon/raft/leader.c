@@ -1,0 +1,155 @@
+/* The leader's state, its own entries, commit by counting, heartbeats and check-quorum. */
+#include <assert.h>
+#include <inttypes.h>
+
+#include "daemon/raft/core.h"
+
+struct raft_progress *raft_peer(struct raft *r, uint64_t id)
+{
+    for (size_t i = 0; i < r->peer_count; i++) {
+        if (r->peers[i].id == id)
+            return &r->peers[i];
+    }
+    return NULL;
+}
+
+static void ensure_peer(struct raft *r, uint64_t id, bool learner)
+{
+    struct raft_progress *p = raft_peer(r, id);
+    if (p == NULL) {
+        assert(r->peer_count < RAFT_MEMBERS_MAX);
+        p = &r->peers[r->peer_count++];
+        /* "initialized to leader last log index + 1" */
+        raft_progress_init(p, id, raft_log_last(&r->log) + 1, r->config.inflight_messages_max,
+                           r->config.inflight_bytes_max);
+        p->recent_active = true; /* has had no chance to be heard from yet */
+        p->due = true;
+        if (id == r->id)
+            raft_progress_update(p, r->persisted);
+    }
+    p->learner = learner;
+}
+
+void raft_leader_rebuild_peers(struct raft *r)
+{
+    size_t kept = 0;
+    for (size_t i = 0; i < r->peer_count; i++) {
+        uint64_t id = r->peers[i].id;
+        if (raft_conf_is_voter(&r->conf, id) || raft_conf_is_learner(&r->conf, id))
+            r->peers[kept++] = r->peers[i];
+        else
+            raft_progress_free(&r->peers[i]);
+    }
+    r->peer_count = kept;
+    for (size_t i = 0; i < r->conf.voter_count; i++)
+        ensure_peer(r, r->conf.voters[i], false);
+    for (size_t i = 0; i < r->conf.learner_count; i++)
+        ensure_peer(r, r->conf.learners[i], true);
+    r->replication_due = true;
+}
+
+void raft_leader_clear(struct raft *r)
+{
+    for (size_t i = 0; i < r->peer_count; i++)
+        raft_progress_free(&r->peers[i]);
+    r->peer_count = 0;
+    r->replication_due = false;
+    r->transferee = 0;
+    r->transfer_elapsed = 0;
+    r->conf_index_pending = 0;
+    r->uncommitted_bytes = 0;
+    r->stall_rounds = 0;
+    r->stall_token = 0;
+}
+
+void raft_become_leader(struct raft *r)
+{
+    assert(r->role == RAFT_CANDIDATE && r->vote == r->id);
+    r->role = RAFT_LEADER;
+    r->vote_count = 0;
+    r->election_elapsed = 0;
+    r->heartbeat_elapsed = 0;
+    r->reads.round = r->reads.confirmed = 0;
+    raft_set_leader(r, r->id);
+    raft_leader_rebuild_peers(r);
+    /* There may be a membership change in the log that isn't applied: conservatively, wait for all. */
+    r->conf_index_pending = raft_log_last(&r->log);
+    for (uint64_t i = r->commit + 1; i <= raft_log_last(&r->log); i++)
+        r->uncommitted_bytes += raft_log_at(&r->log, i)->size;
+    /* "each leader commit[s] a blank no-op entry into the log at the start of its term" (section 8) */
+    raft_leader_append(r, RAFT_ENTRY_NOOP, BYTES_EMPTY);
+}
+
+struct raft_entry *raft_leader_append(struct raft *r, enum raft_entry_type type, struct bytes data)
+{
+    assert(r->role == RAFT_LEADER);
+    if (r->time > r->last_stamp)
+        r->last_stamp = r->time;
+    struct raft_entry *e =
+        raft_entry_new(r->term, raft_log_last(&r->log) + 1, type, r->last_stamp, data);
+    raft_log_append(&r->log, e);
+    r->uncommitted_bytes += data.n;
+    r->replication_due = true;
+    raft_entry_unref(e);
+    return e;
+}
+
+/* "If there exists an N such that N > commitIndex, a majority of matchIndex[i] >= N, and log[N].term ==
+ * currentTerm: set commitIndex = N" (Figure 2; Figure 8 tells why the term matters). */
+bool raft_leader_maybe_commit(struct raft *r)
+{
+    uint64_t matches[RAFT_MEMBERS_MAX];
+    size_t n = 0;
+    for (size_t i = 0; i < r->peer_count; i++) {
+        if (!r->peers[i].learner)
+            matches[n++] = r->peers[i].match;
+    }
+    uint64_t index = raft_conf_quorum_value(matches, n);
+    if (index <= r->commit || raft_log_term_at(&r->log, index) != r->term)
+        return false;
+    raft_commit_to(r, index);
+    return true;
+}
+
+void raft_leader_heartbeat(struct raft *r)
+{
+    for (size_t i = 0; i < r->peer_count; i++) {
+        const struct raft_progress *p = &r->peers[i];
+        if (p->id == r->id)
+            continue;
+        /* Only what the member is known to have: it may have anything else beyond. */
+        raft_send(r, (struct raft_message){.type = RAFT_MSG_HEARTBEAT,
+                                           .to = p->id,
+                                           .commit = p->match < r->commit ? p->match : r->commit,
+                                           .context = r->reads.round});
+    }
+}
+
+/* With a disk that hangs a leader still answers heartbeats, but acknowledges nothing any more. */
+static bool disk_stalled(struct raft *r)
+{
+    uint64_t oldest = r->persist_count > 0 ? r->persists[0].token : 0;
+    r->stall_rounds = oldest != 0 && oldest == r->stall_token ? r->stall_rounds + 1 : 0;
+    r->stall_token = oldest;
+    return r->stall_rounds >= DISK_STALL_ROUNDS && r->conf.voter_count > 1;
+}
+
+/* "a leader steps down if an election timeout elapses without a successful round of heartbeats to a
+ * majority of its cluster" (thesis 6.2). */
+void raft_leader_check_quorum(struct raft *r)
+{
+    size_t active = 0;
+    for (size_t i = 0; i < r->peer_count; i++) {
+        struct raft_progress *p = &r->peers[i];
+        if (!p->learner && (p->id == r->id || p->recent_active))
+            active++;
+        p->recent_active = false;
+    }
+    if (active < raft_conf_quorum(&r->conf)) {
+        raft_trace(r, "no quorum: %zu of %zu voters were heard from", active, r->conf.voter_count);
+        raft_become_follower(r, r->term, 0);
+    } else if (disk_stalled(r)) {
+        raft_trace(r, "the log's disk hangs");
+        raft_become_follower(r, r->term, 0);
+    }
+}
