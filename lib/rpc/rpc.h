@@ -16,7 +16,9 @@
  *
  * Threading: everything on the loop thread. Ownership: a call handle is valid from its first callback
  * until its `closed` callback returns; the handler's own state hangs on `user`. Messages and headers
- * given to callbacks are borrowed until the callback returns; what is given to *_send() is copied. */
+ * given to callbacks are borrowed until the callback returns; what is given to *_send() is copied.
+ *
+ * The process's SIGPIPE is ignored from the first connection on, unless it has a handler. */
 #ifndef RPC_RPC_H
 #define RPC_RPC_H
 
@@ -45,7 +47,7 @@ struct rpc_call; /* one call as the server sees it */
  * cancellation (RST_STREAM), a passed deadline (answered DEADLINE_EXCEEDED by this layer), or the loss of
  * the connection. A unary handler does its work in `message` and calls rpc_call_reply(). */
 struct rpc_method {
-    const char *path; /* "/etcdserverpb.KV/Range" */
+    const char *path;    /* "/etcdserverpb.KV/Range" */
     bool client_streams; /* false: more than one request message is INTERNAL, none at all too */
     void (*started)(struct rpc_call *call, void *service);
     void (*message)(struct rpc_call *call, void *service, struct bytes message);
@@ -55,8 +57,8 @@ struct rpc_method {
 };
 
 struct rpc_server_config {
-    size_t message_max; /* of a request, bytes; 0: the default */
-    uint32_t streams_max; /* concurrent calls on one connection; 0: 100,000 as etcd allows */
+    size_t message_max;       /* of a request, bytes; 0: the default */
+    uint32_t streams_max;     /* concurrent calls on one connection; 0: 100,000 as etcd allows */
     uint32_t connections_max; /* 0: 10,000; more are closed at once */
     /* Non-gRPC requests on the same port (health, metrics): NULL answers 404/415. HTTP/1.1 requests get
      * one plain answer saying that this is a gRPC port, garbage gets the connection closed. */
@@ -73,28 +75,34 @@ void rpc_server_add(struct rpc_server *s, const struct rpc_method *methods, size
 
 /* Listens; may be called for several URLs. Port 0 picks one: ret_url (may be NULL, else at least 256
  * bytes) gets what was bound. ERR_INVALID: bad URL; ERR_BUSY: address in use, named in err; ERR_IO. */
-enum errc rpc_server_listen(struct rpc_server *s, const char *url, char *ret_url, struct error *err);
+enum errc rpc_server_listen(struct rpc_server *s, const char *url, char *ret_url,
+                            struct error *err);
 
 /* Graceful: stops listening, GOAWAY to all, waits for running calls up to grace_ms, then cuts them.
  * `stopped` runs on the loop when everything is closed; then the server is free. */
-void rpc_server_stop(struct rpc_server *s, uint64_t grace_ms, void (*stopped)(void *ctx), void *ctx);
+void rpc_server_stop(struct rpc_server *s, uint64_t grace_ms, void (*stopped)(void *ctx),
+                     void *ctx);
 
 void rpc_call_set_user(struct rpc_call *call, void *user);
 void *rpc_call_user(const struct rpc_call *call);
-const char *rpc_call_peer(const struct rpc_call *call); /* "127.0.0.1:4711", "unix:", for log lines */
+const char *rpc_call_peer(
+    const struct rpc_call *call); /* "127.0.0.1:4711", "unix:", for log lines */
 /* A request header, or BYTES_EMPTY with p == NULL if it isn't there. */
 struct bytes rpc_call_header(const struct rpc_call *call, const char *name);
-uint64_t rpc_call_deadline_ms(const struct rpc_call *call); /* on uv_now()'s clock; UINT64_MAX: none */
+uint64_t rpc_call_deadline_ms(
+    const struct rpc_call *call); /* on uv_now()'s clock; UINT64_MAX: none */
 
 void rpc_call_send(struct rpc_call *call, struct bytes message);
 bool rpc_call_writable(const struct rpc_call *call);
 size_t rpc_call_queued(const struct rpc_call *call); /* bytes not yet handed to the connection */
-void rpc_call_pause(struct rpc_call *call);  /* no more `message` callbacks; windows close */
-void rpc_call_resume(struct rpc_call *call); /* may deliver buffered messages from the loop, later */
+void rpc_call_pause(struct rpc_call *call); /* no more `message` callbacks; windows close */
+void rpc_call_resume(
+    struct rpc_call *call); /* may deliver buffered messages from the loop, later */
 
 /* Ends the call: what was sent goes out, then trailers with the status (0: OK). Exactly once. */
 void rpc_call_finish(struct rpc_call *call, int grpc_status, const char *text);
-void rpc_call_fail(struct rpc_call *call, enum errc code); /* finish with the code's status and text */
+void rpc_call_fail(struct rpc_call *call,
+                   enum errc code); /* finish with the code's status and text */
 void rpc_call_reply(struct rpc_call *call, struct bytes message); /* send, then finish with OK */
 
 /* ---- Client ------------------------------------------------------------------------------------ */
@@ -105,9 +113,10 @@ struct rpc_channel;
 struct rpc_stream; /* one call as the client sees it */
 
 struct rpc_channel_config {
-    size_t message_max; /* of an answer; 0: unlimited but for INT32_MAX */
+    size_t message_max;          /* of an answer; 0: unlimited but for INT32_MAX */
     uint64_t connect_timeout_ms; /* 0: 5,000 */
-    uint64_t keepalive_ms; /* PING after this long without a frame; unanswered as long again: lost; 0: off */
+    uint64_t
+        keepalive_ms; /* PING after this long without a frame; unanswered as long again: lost; 0: off */
     /* The connection came up or went down, with the reason (ERR_OK: up). `refused` tells a reset or
      * refused connection (the process is gone) from a time-out. */
     void (*state)(void *ctx, struct rpc_channel *ch, bool up, bool refused, const char *reason);
@@ -143,7 +152,8 @@ bool rpc_stream_writable(const struct rpc_stream *st);
 void rpc_stream_half_close(struct rpc_stream *st);
 void rpc_stream_pause(struct rpc_stream *st);
 void rpc_stream_resume(struct rpc_stream *st);
-void rpc_stream_cancel(struct rpc_stream *st); /* RST_STREAM(CANCEL); `closed` does not run any more */
+void rpc_stream_cancel(
+    struct rpc_stream *st); /* RST_STREAM(CANCEL); `closed` does not run any more */
 
 /* One request, one answer: `done` exactly once with status 0 and the answer, or a status and its text;
  * `sent` as in `closed`. The handle is for rpc_stream_cancel() only. */
