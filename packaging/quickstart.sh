@@ -106,7 +106,7 @@ sh "$here/packaging/deps.sh" build
 [ -e /dev/fuse ] || fail "there is no /dev/fuse: load the kernel's module (modprobe fuse), then run this again"
 [ -f "$here/build/build.ninja" ] || meson setup "$here/build" "$here" >/dev/null ||
     fail "meson could not set up $here/build"
-ninja -C "$here/build" daemon/quorumd fuse/quorumfs >"$dir/build.log" 2>&1 || {
+ninja -C "$here/build" daemon/quorumd fuse/quorumfs ctl/quorumctl >"$dir/build.log" 2>&1 || {
     tail -n 30 "$dir/build.log" >&2
     fail "the build failed; the whole log is $dir/build.log"
 }
@@ -190,20 +190,14 @@ echo "hello from quorumfs" >"$first/hello" || fail "writing $first/hello failed;
 echo "Read through ${second}:"
 sed 's/^/    /' "$second/hello"
 echo "Read from the store:"
-if command -v etcdctl >/dev/null 2>&1; then
-    ETCDCTL_API=3 etcdctl --endpoints "$endpoints" get /hello | sed 's/^/    /'
-else # as etcdctl prints it: the key, then the value
-    { getfattr --only-values -n user.quorumfs.key "$second/hello" 2>/dev/null || printf '/hello'; } | sed 's/^/    /'
-    echo
-    sed 's/^/    /' "$second/hello"
-fi
+"$here/build/ctl/quorumctl" --endpoints "$endpoints" get /hello | sed 's/^/    /'
 cat <<TEXT
 
 It runs in the background. To try:
     echo 'level: debug' > $first/app.yaml          one save is one revision, committed by the leader
     inotifywait -m $second &                        and changes from anywhere raise events
     cat $first/.quorumfs/status                     members, quorum, failures tolerated
-    ETCDCTL_API=3 etcdctl --endpoints $endpoints get --prefix /
+    $here/build/ctl/quorumctl --endpoints $endpoints get --prefix /      (or etcdctl, with the same words)
 Stop it with:
     sh packaging/quickstart.sh --dir '$dir' --stop
 TEXT
