@@ -7,6 +7,11 @@
  * whose fate is unknown on a server without request ids is given back with its error. Each call has a
  * deadline over all of its tries: it always ends.
  *
+ * A named write carries the header `quorumfs-request-id: SESSION-SEQ` (16 hex digits, a decimal number).
+ * A session has one write under way at a time and its numbers only grow, so the server remembers one
+ * outcome for each; the client uses several sessions. Whether the server is a quorumd, it is asked with
+ * /quorumfs.Info/Version (empty request, any answer) when a connection comes up.
+ *
  * Threading: the loop thread. Callbacks never run inside the call that asks. Messages in callbacks are
  * borrowed until they return. */
 #ifndef CLIENT_CLIENT_H
@@ -31,7 +36,8 @@ struct client_config {
     size_t endpoint_count;
     uint64_t timeout_ms; /* default for calls; 0: 5,000 */
     struct env *env;     /* NULL: the system's */
-    bool request_ids;    /* name writes with `quorumfs-request-id` (quorumd only; etcd ignores it: then a
+    bool
+        request_ids; /* name writes with `quorumfs-request-id` (quorumd only; etcd ignores it: then a
                           * write of unknown fate is not repeated, see client_is_quorumd) */
     /* The connection came up (with the endpoint's URL) or all endpoints failed (with the reason). */
     void (*state)(void *ctx, bool up, const char *text);
@@ -39,13 +45,14 @@ struct client_config {
 };
 
 /* ERR_INVALID: no endpoint, or a URL that can't be read (named in err). Doesn't connect yet. */
-enum errc client_new(uv_loop_t *loop, const struct client_config *config, struct client **ret_client,
-                     struct error *err);
-/* Ends all calls (ERR_CLOSED), watches (without callback) and keep-alives; frees. */
+enum errc client_new(uv_loop_t *loop, const struct client_config *config,
+                     struct client **ret_client, struct error *err);
+/* Ends all calls and sync points (ERR_CLOSED, from inside), watches (without callback) and keep-alives;
+ * frees, with the loop's next turn. May be called from a callback. Watches and leases are gone with it. */
 void client_free(struct client *c);
 
-/* Whether the server is a quorumd: answered by the header field or status of its first answer; false until
- * one came. It decides whether extensions (linearizable progress, stamps, request ids) can be used. */
+/* Whether the server is a quorumd (or the last one was, while there is no connection); false until one
+ * answered. It decides whether extensions (linearizable progress, stamps, request ids) can be used. */
 bool client_is_quorumd(const struct client *c);
 
 struct client_result {
@@ -71,7 +78,7 @@ struct client_call *client_unary(struct client *c, const char *path,
                                  const ProtobufCMessage *request,
                                  const ProtobufCMessageDescriptor *response, bool read_only,
                                  uint64_t timeout_ms, client_done done, void *ctx);
-/* `done` doesn't run any more. */
+/* `done` doesn't run any more. A handle is valid until its `done` runs. */
 void client_cancel(struct client_call *call);
 
 /* ---- Watch --------------------------------------------------------------------------------------- */
@@ -97,13 +104,17 @@ struct client_watch_handler {
 
 struct client_watch *client_watch_start(struct client *c, const struct client_watch_spec *spec,
                                         const struct client_watch_handler *handler, void *ctx);
+/* Frees; callers of client_watch_sync() that still wait get ERR_CLOSED from inside. May be called from any
+ * callback. */
 void client_watch_stop(struct client_watch *w);
 
 /* A sync point: `done(ERR_OK, revision)` is called when the watch has delivered every event that was
  * committed, anywhere, before this call (a linearizable point). On quorumd it is one round trip on the watch
  * stream (WatchProgressRequest.linearizable); on etcd a linearizable Range for the revision and then a
  * progress request until it is reached. All callers that wait share rounds: one under way, one next; a
- * caller never joins a round begun before its call. ERR_DEADLINE after timeout_ms. */
+ * caller never joins a round begun before its call. ERR_DEADLINE after timeout_ms (0: the default),
+ * ERR_COMPACTED when the watch is over. An etcd before 3.4.25 or 3.5.8 may let answers overtake events
+ * (etcd-io/etcd#15220): there it takes longer, see sync.c. */
 void client_watch_sync(struct client_watch *w, uint64_t timeout_ms,
                        void (*done)(void *ctx, enum errc code, int64_t revision), void *ctx);
 
