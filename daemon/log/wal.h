@@ -11,10 +11,18 @@
  *
  * A torn tail (records that were never acknowledged, at the end of the last segment) is cut off at
  * opening and reported; damage anywhere else is ERR_CORRUPT with the file, the offset and the way out.
+ * Every batch states up to where all was synced before it was written, so something invalid below that
+ * is damage and nothing else; wal_internal.h has the format and the rule in full.
  * A failed write or sync is reported once to `failed` and the log takes no more: the process must end,
  * since the page cache can't be trusted afterwards.
  *
- * All calls are made on the loop thread; blocking work runs on the worker, except in wal_open(). */
+ * All calls are made on the loop thread; blocking work runs on the worker, except in wal_open() and
+ * wal_close().
+ *
+ * Memory: what has been appended and not yet written is kept here by reference. The log sets no bound
+ * of its own: the raft core holds the same entries, and bounds them (uncommitted_bytes_max on a leader,
+ * one message's bytes times the messages in flight on a follower); the log only ever adds a pointer an
+ * entry. At most WAL_GROUP_BYTES_MAX of it are written between two acknowledgements. */
 #ifndef LOG_WAL_H
 #define LOG_WAL_H
 
@@ -23,57 +31,74 @@
 #include "lib/base/worker.h"
 
 #define WAL_SEGMENT_BYTES_DEFAULT (64u * 1024 * 1024)
+/* One group commit takes no further append beyond this: at 100 MB/s a disk needs 80 ms for it, less
+ * than a heartbeat interval. */
+#define WAL_GROUP_BYTES_MAX (8u * 1024 * 1024)
 
 struct wal;
 
 struct wal_config {
     struct disk *disk;
     struct worker *worker;
-    const char *dir; /* made if missing */
+    struct env *env;                /* for the segments' nonces; NULL: env_system() */
+    const char *dir;                /* made if missing (its parent must be there) */
     uint64_t cluster_id, member_id; /* 0: take what the log says */
-    size_t segment_bytes;           /* 0: the default */
-    /* Called once, on the loop thread, when a write or sync failed. */
+    size_t segment_bytes; /* 0: the default; 4 KiB to 1 GiB, for segments made from now on */
+    /* Called once, on the loop thread, when a write or sync failed: from then on nothing is written,
+     * and no `done` is called. It may call wal_close(). */
     void (*failed)(void *ctx, const struct error *err);
     void *ctx;
 };
 
 /* What was found. Entries carry one reference each, which the caller drops with wal_recovered_free(). */
 struct wal_recovered {
-    uint64_t cluster_id, member_id; /* 0: the log is new */
+    uint64_t cluster_id, member_id; /* as the log says; 0/0: new, or made without */
+    bool created;                   /* there was no log */
     bool has_hard_state;
-    struct raft_hard_state hard_state;
-    uint64_t base_index, base_term; /* the entry before the first */
-    struct raft_entry **entries;    /* consecutive from base_index + 1 */
+    struct raft_hard_state hard_state; /* commit within base_index and the last entry */
+    uint64_t base_index, base_term;    /* the entry before the first */
+    struct raft_entry **entries;       /* consecutive from base_index + 1 */
     size_t entry_count;
-    uint64_t cut_bytes;   /* of a torn tail, 0: none */
-    char cut_where[256];  /* "FILE at OFFSET", for the log line */
+    uint64_t cut_bytes;  /* of a torn tail, 0: none */
+    char cut_where[256]; /* "FILE at OFFSET", for the log line */
 };
 
-/* Opens or creates the log. ERR_INVALID: the log belongs to another cluster or member; ERR_BUSY: in
- * use by another process; ERR_CORRUPT; ERR_IO; ERR_NO_SPACE. Nothing is changed on failure. */
+/* Opens or creates the log. ERR_INVALID: the log belongs to another cluster or member, or the segment
+ * size is out of range; ERR_BUSY: in use by another process; ERR_CORRUPT; ERR_IO; ERR_NO_SPACE. No
+ * record is changed on failure. What is recovered is on disk when this returns, also what an earlier
+ * process had written without getting round to syncing it. The worker is not used. */
 enum errc wal_open(const struct wal_config *config, struct wal **ret_wal,
                    struct wal_recovered *ret_recovered, struct error *err);
 void wal_recovered_free(struct wal_recovered *r);
 
 /* Appends hard state (may be NULL) and entries (referenced until written); when all of it is synced,
- * `done(ctx, token)` is called on the loop thread, in the order of the appends. Entries with an index
- * at or below the last one replace the log from there. */
+ * `done(ctx, token)` (may be NULL) is called on the loop thread, in the order of the appends, never
+ * from within this call. Entries with an index at or below the last one replace the log from there;
+ * they are consecutive, not above the last one + 1 and not at or below the base (the caller's duty).
+ * A hard state without entries that differs only in `commit`, which is a hint, costs no sync: it is
+ * written with the next append or at close. After a failure this does nothing. */
 void wal_append(struct wal *w, const struct raft_hard_state *hs, struct raft_entry *const *entries,
                 size_t entry_count, void (*done)(void *ctx, uint64_t token), void *ctx,
                 uint64_t token);
 
 /* Entries up to and including `index` (whose term is `term`) are not needed any more: segments that
- * hold nothing newer are recycled or removed, after the current append. */
+ * hold nothing newer are recycled or removed, after the appends before this call. `index` is committed
+ * and at most the last index; at or below the present base it does nothing. Recovery may still hand out
+ * entries from before it, if no segment could be freed for it. */
 void wal_cut(struct wal *w, uint64_t index, uint64_t term);
 
-/* Empties the log: it continues after `index` of `term` (a snapshot was installed). Synced like an
- * append, `done` likewise. The hard state is kept. */
+/* Empties the log: it continues after `index` of `term` (a snapshot was installed; `index` is above the
+ * base). Synced like an append, `done` likewise. The hard state is kept. */
 void wal_reset(struct wal *w, uint64_t index, uint64_t term,
                void (*done)(void *ctx, uint64_t token), void *ctx, uint64_t token);
 
 uint64_t wal_bytes(const struct wal *w); /* on disk, preallocated space included */
 
-/* Waits for what is under way, closes and frees. */
+/* Ends the log; no `done` or `failed` is called from here on, and appends that are not being written
+ * yet are dropped (they were not acknowledged). If nothing is under way, this marks the log's end as
+ * whole, closes and frees. Otherwise the worker's current job finishes, and its completion does the
+ * same: so the worker must be stopped after this call (worker_thread_stop() delivers it), and disk and
+ * env must outlive it. */
 void wal_close(struct wal *w);
 
 #endif
