@@ -94,13 +94,11 @@ enum errc raft_propose_conf(struct raft *r, const struct raft_conf_change *c, st
     return ERR_OK;
 }
 
-/* "manages its own removal": it has no say any more. The others learn that the change is
- * committed, and the best of them is told to take over at once (thesis 4.2.2). */
+/* It "manages its own removal" and has no say any more. The others have been told of the commit with the
+ * ready that handed it out; the best of them takes over at once (thesis 4.2.2). */
 static void leave(struct raft *r)
 {
     uint64_t heir = raft_transfer_best(r);
-    raft_replication_flush(r);
-    raft_leader_heartbeat(r);
     if (heir != 0)
         raft_send(r, (struct raft_message){.type = RAFT_MSG_TIMEOUT_NOW, .to = heir});
     raft_become_follower(r, r->term, 0);

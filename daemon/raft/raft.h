@@ -185,7 +185,14 @@ struct raft_config {
 
 /* What a member starts from. All entries up to `applied` are in the store; entries hold the log in
  * memory from entries[0]->index on, without gaps (they may reach back behind `applied`, for members
- * that lag). base_index/base_term: the entry before entries[0] (0/0 for a new log). */
+ * that lag). base_index/base_term: the entry before entries[0] (0/0 for a new log).
+ *
+ * A member that joins a cluster starts from nothing, with an empty conf, and must get the whole
+ * membership from the others. So the first members of a new cluster either have it in their logs (the
+ * same CONF entries of term 1 on each, hard_state.term 1 and commit at the last of them, applied 0 and
+ * an empty conf), or they count it as entry 1, which no log has (base_index, base_term, applied,
+ * applied_term, hard_state.term and commit all 1, conf the membership): who joins then gets a
+ * snapshot. */
 struct raft_start {
     struct raft_hard_state hard_state;
     struct raft_conf conf; /* as of `applied` */
