@@ -77,6 +77,8 @@ static void make_session(struct conn *c, const nghttp2_session_callbacks *callba
     nghttp2_option_set_no_auto_window_update(option, 1);
     /* Closed streams are kept for priorities only, which gRPC does not use. */
     nghttp2_option_set_no_closed_streams(option, 1);
+    /* A server counts resets itself (server_conn.c); nghttp2's own limit is tight and says INTERNAL_ERROR. */
+    nghttp2_option_set_stream_reset_rate_limit(option, UINT32_MAX, UINT32_MAX);
     failed = server ? nghttp2_session_server_new2(&c->session, callbacks, c, option)
                     : nghttp2_session_client_new2(&c->session, callbacks, c, option);
     assert(!failed); /* out of memory is the only reason there is */
