@@ -11,7 +11,7 @@ run_packages="fuse3 libfuse3-3 libprotobuf-c1 libuv1 libsqlite3-0 libnghttp2-14 
 build_packages="gcc libc6-dev meson ninja-build pkg-config protobuf-compiler protobuf-c-compiler
     libprotobuf-c-dev libuv1-dev libnghttp2-dev libsqlite3-dev libfuse3-dev libssl-dev libjansson-dev"
 test_packages="libcmocka-dev clang clang-format libclang-rt-14-dev etcd-server etcd-client inotify-tools
-    sqlite3 python3 vim rsync git nodejs attr iproute2 procps diffutils"
+    sqlite3 python3 vim rsync git nodejs attr iproute2 nftables procps diffutils"
 
 case "${1:-}" in
 run) wanted=$run_packages ;;

@@ -1,0 +1,321 @@
+/* Loads a cluster, records what every client saw, and checks that it is linearizable.
+ *
+ *     history URL[,URL...] CLIENTS KEYS [SEED]        until standard input ends
+ *
+ * Each client has one request under way at a time, with a pause between: a put of a value never used before, a get,
+ * a delete, or a compare-and-swap on what it read last. Timed-out writes are recorded as of unknown outcome. Prints
+ *     ok=N failed=N unknown=N gap_ms=N
+ * (gap: the longest time without any acknowledged write) and, per key, a violation if there is one. Exit code 0:
+ * linearizable; 1: not; 2: usage. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "lib/base/memory.h"
+#include "lib/client/client.h"
+#include "tests/sim/linear.h"
+
+#define CALL_TIMEOUT_MS 3000
+#define PAUSE_MS 5
+#define CHECK_STEPS_MAX 200000000
+#define CLIENTS_MAX 64
+#define KEYS_MAX 64
+
+enum kind { PUT, GET, DELETE, SWAP };
+
+/* An operation on one key: what was asked and what came back. Values are numbers, 0: no key. */
+struct access {
+    enum kind kind;
+    int key;
+    int64_t value;         /* written; read */
+    int64_t expected;      /* SWAP: the value that it was conditional on */
+    bool known, succeeded; /* SWAP: whether the compare held */
+};
+
+struct history {
+    uv_loop_t loop;
+    uv_pipe_t input;
+    struct linear_op *ops;
+    struct access **accesses;
+    size_t count, cap;
+    int clients_running, keys;
+    bool ending;
+    int64_t last_value;
+    uint64_t random, ok, failed, unknown, last_write_ns, gap_ns;
+};
+
+struct worker {
+    struct history *h;
+    struct client *client;
+    uv_timer_t pause;
+    struct access *current;
+    uint64_t called;
+    int64_t last_read[KEYS_MAX];
+};
+
+static uint64_t now_ns(void)
+{
+    return env_system()->mono_ns(env_system());
+}
+
+static uint64_t next_random(struct history *h)
+{
+    h->random = h->random * 6364136223846793005u + 1442695040888963407u;
+    return h->random >> 33;
+}
+
+static void record(struct history *h, struct access *a, uint64_t called, uint64_t returned)
+{
+    if (h->count == h->cap) {
+        h->cap = h->cap ? 2 * h->cap : 4096;
+        h->ops = xrealloc(h->ops, h->cap * sizeof(*h->ops));
+        h->accesses = xrealloc(h->accesses, h->cap * sizeof(struct access *));
+    }
+    h->ops[h->count] = (struct linear_op){called, returned, a};
+    h->accesses[h->count++] = a;
+}
+
+static int64_t value_of(const Etcdserverpb__RangeResponse *r)
+{
+    if (r->n_kvs == 0)
+        return 0;
+    char text[32] = "";
+    size_t n = r->kvs[0]->value.len < sizeof(text) - 1 ? r->kvs[0]->value.len : sizeof(text) - 1;
+    memcpy(text, r->kvs[0]->value.data, n);
+    return strtoll(text, NULL, 10);
+}
+
+static void note_write(struct history *h)
+{
+    uint64_t now = now_ns();
+    if (h->last_write_ns && now - h->last_write_ns > h->gap_ns)
+        h->gap_ns = now - h->last_write_ns;
+    h->last_write_ns = now;
+}
+
+static void next_operation(uv_timer_t *timer);
+
+static void answered(void *ctx, const struct client_result *result)
+{
+    struct worker *w = ctx;
+    struct history *h = w->h;
+    struct access *a = w->current;
+    w->current = NULL;
+    if (result->code == ERR_OK) {
+        a->known = true;
+        h->ok++;
+        if (a->kind == GET)
+            a->value = w->last_read[a->key] = value_of((const void *)result->message);
+        else
+            note_write(h);
+        if (a->kind == SWAP)
+            a->succeeded = ((const Etcdserverpb__TxnResponse *)result->message)->succeeded;
+        record(h, a, w->called, now_ns());
+    } else if (a->kind != GET && result->unknown) {
+        h->unknown++;
+        record(h, a, w->called, LINEAR_PENDING);
+    } else {
+        h->failed++;
+        free(a);
+    }
+    uv_timer_start(&w->pause, next_operation, PAUSE_MS, 0);
+}
+
+static ProtobufCBinaryData text_field(const char *text)
+{
+    return (ProtobufCBinaryData){strlen(text), (uint8_t *)text};
+}
+
+static void send_swap(struct worker *w, char *key, char *value)
+{
+    char expected[32];
+    snprintf(expected, sizeof(expected), "%" PRId64, w->current->expected);
+    Etcdserverpb__Compare compare = ETCDSERVERPB__COMPARE__INIT, *compares = &compare;
+    compare.key = text_field(key);
+    compare.target = ETCDSERVERPB__COMPARE__COMPARE_TARGET__VALUE;
+    compare.target_union_case = ETCDSERVERPB__COMPARE__TARGET_UNION_VALUE;
+    compare.value = text_field(expected);
+    Etcdserverpb__PutRequest put = ETCDSERVERPB__PUT_REQUEST__INIT;
+    put.key = text_field(key);
+    put.value = text_field(value);
+    Etcdserverpb__RequestOp op = ETCDSERVERPB__REQUEST_OP__INIT, *ops = &op;
+    op.request_case = ETCDSERVERPB__REQUEST_OP__REQUEST_REQUEST_PUT;
+    op.request_put = &put;
+    Etcdserverpb__TxnRequest txn = ETCDSERVERPB__TXN_REQUEST__INIT;
+    txn.n_compare = txn.n_success = 1;
+    txn.compare = &compares;
+    txn.success = &ops;
+    client_txn(w->client, &txn, CALL_TIMEOUT_MS, answered, w);
+}
+
+static void send_one(struct worker *w)
+{
+    struct access *a = w->current;
+    char key[32], value[32];
+    snprintf(key, sizeof(key), "/history/%d", a->key);
+    snprintf(value, sizeof(value), "%" PRId64, a->value);
+    w->called = now_ns();
+    if (a->kind == SWAP) {
+        send_swap(w, key, value);
+    } else if (a->kind == PUT) {
+        Etcdserverpb__PutRequest r = ETCDSERVERPB__PUT_REQUEST__INIT;
+        r.key = text_field(key);
+        r.value = text_field(value);
+        client_put(w->client, &r, CALL_TIMEOUT_MS, answered, w);
+    } else if (a->kind == DELETE) {
+        Etcdserverpb__DeleteRangeRequest r = ETCDSERVERPB__DELETE_RANGE_REQUEST__INIT;
+        r.key = text_field(key);
+        client_delete(w->client, &r, CALL_TIMEOUT_MS, answered, w);
+    } else {
+        Etcdserverpb__RangeRequest r = ETCDSERVERPB__RANGE_REQUEST__INIT;
+        r.key = text_field(key);
+        client_range(w->client, &r, CALL_TIMEOUT_MS, answered, w);
+    }
+}
+
+static void next_operation(uv_timer_t *timer)
+{
+    struct worker *w = CONTAINER_OF(timer, struct worker, pause);
+    struct history *h = w->h;
+    if (h->ending) {
+        uv_close((uv_handle_t *)timer, NULL);
+        client_free(w->client);
+        h->clients_running--;
+        return;
+    }
+    struct access *a = w->current = xcalloc(1, sizeof(*a));
+    a->key = (int)(next_random(h) % (uint64_t)h->keys);
+    uint64_t draw = next_random(h) % 100;
+    a->kind = draw < 40 ? PUT : draw < 75 ? GET : draw < 80 ? DELETE : SWAP;
+    a->value = a->kind == PUT || a->kind == SWAP ? ++h->last_value : 0;
+    a->expected = w->last_read[a->key];
+    send_one(w);
+}
+
+/* ---- The model: one key ------------------------------------------------------------------------ */
+
+static void init_key(void *state)
+{
+    memset(state, 0, sizeof(int64_t));
+}
+
+static bool step_key(void *state, const struct linear_op *op)
+{
+    const struct access *a = op->op;
+    int64_t value;
+    memcpy(&value, state, sizeof(value));
+    if (a->kind == GET)
+        return value == a->value;
+    if (a->kind == SWAP) {
+        bool holds = value != 0 && value == a->expected; /* a missing key equals no value */
+        if (a->known && holds != a->succeeded)
+            return false;
+        if (!holds)
+            return true;
+    }
+    memcpy(state, &a->value, sizeof(a->value));
+    return true;
+}
+
+static bool check_key(const struct history *h, int key)
+{
+    const struct linear_model model = {sizeof(int64_t), init_key, step_key};
+    struct linear_op *ops = xmalloc((h->count + 1) * sizeof(*ops));
+    size_t count = 0, stuck = 0;
+    for (size_t i = 0; i < h->count; i++) {
+        if (h->accesses[i]->key == key)
+            ops[count++] = h->ops[i];
+    }
+    enum linear_verdict verdict = linear_check(&model, ops, count, CHECK_STEPS_MAX, &stuck);
+    if (verdict != LINEAR_YES) {
+        printf("key %d: %s after %zu operations; stuck near:\n", key,
+               verdict == LINEAR_NO ? "NOT LINEARIZABLE" : "not decided", count);
+        for (size_t i = stuck > 8 ? stuck - 8 : 0; i < count && i < stuck + 9; i++) {
+            const struct access *a = ops[i].op;
+            printf("  %c %" PRIu64 "..%" PRIu64 " %s value=%" PRId64 " expected=%" PRId64 " %s\n",
+                   i == stuck ? '*' : ' ', ops[i].called, ops[i].returned,
+                   (const char *[]){"put", "get", "delete", "swap"}[a->kind], a->value, a->expected,
+                   a->known ? a->succeeded ? "held" : "" : "unknown");
+        }
+    }
+    free(ops);
+    return verdict == LINEAR_YES;
+}
+
+/* ---- Start and end ----------------------------------------------------------------------------- */
+
+static void give_buffer(uv_handle_t *handle, size_t size, uv_buf_t *ret_buf)
+{
+    static char ignored[256];
+    (void)handle, (void)size;
+    *ret_buf = uv_buf_init(ignored, sizeof(ignored));
+}
+
+static void input_read(uv_stream_t *input, ssize_t n, const uv_buf_t *buf)
+{
+    (void)buf;
+    if (n >= 0)
+        return;
+    ((struct history *)input->data)->ending = true;
+    uv_close((uv_handle_t *)input, NULL);
+}
+
+static bool start_workers(struct history *h, struct worker *workers, int count, char *list)
+{
+    const char *urls[CLIENT_ENDPOINTS_MAX];
+    size_t url_count = 0;
+    char *save = NULL;
+    for (char *u = strtok_r(list, ",", &save); u && url_count < CLIENT_ENDPOINTS_MAX;
+         u = strtok_r(NULL, ",", &save))
+        urls[url_count++] = u;
+    for (int i = 0; i < count; i++) {
+        const char *order[CLIENT_ENDPOINTS_MAX];
+        for (size_t k = 0; k < url_count; k++) /* each client begins at another member */
+            order[k] = urls[((size_t)i + k) % url_count];
+        struct client_config config = {.endpoints = order,
+                                       .endpoint_count = url_count,
+                                       .timeout_ms = CALL_TIMEOUT_MS,
+                                       .request_ids = i % 2 == 0};
+        struct error err;
+        struct worker *w = &workers[i];
+        w->h = h;
+        if (client_new(&h->loop, &config, &w->client, &err) != ERR_OK) {
+            fprintf(stderr, "history: %s\n", err.message);
+            return false;
+        }
+        uv_timer_init(&h->loop, &w->pause);
+        uv_timer_start(&w->pause, next_operation, 0, 0);
+        h->clients_running++;
+    }
+    return true;
+}
+
+int main(int argc, char **argv)
+{
+    int clients = argc >= 4 ? atoi(argv[2]) : 0, keys = argc >= 4 ? atoi(argv[3]) : 0;
+    if (clients < 1 || clients > CLIENTS_MAX || keys < 1 || keys > KEYS_MAX) {
+        fprintf(stderr, "usage: history URL[,URL...] CLIENTS KEYS [SEED]\n");
+        return 2;
+    }
+    struct history h = {.keys = keys, .random = argc > 4 ? strtoull(argv[4], NULL, 0) : now_ns()};
+    static struct worker workers[CLIENTS_MAX];
+    uv_loop_init(&h.loop);
+    uv_pipe_init(&h.loop, &h.input, 0);
+    h.input.data = &h;
+    uv_pipe_open(&h.input, 0);
+    uv_read_start((uv_stream_t *)&h.input, give_buffer, input_read);
+    if (!start_workers(&h, workers, clients, argv[1]))
+        return 2;
+    uv_run(&h.loop, UV_RUN_DEFAULT);
+    uv_loop_close(&h.loop);
+    printf("ok=%" PRIu64 " failed=%" PRIu64 " unknown=%" PRIu64 " gap_ms=%" PRIu64 "\n", h.ok,
+           h.failed, h.unknown, h.gap_ns / 1000000);
+    bool good = h.ok > 0;
+    for (int key = 0; key < keys; key++)
+        good = check_key(&h, key) && good;
+    for (size_t i = 0; i < h.count; i++)
+        free(h.accesses[i]);
+    free(h.accesses);
+    free(h.ops);
+    return good ? 0 : 1;
+}

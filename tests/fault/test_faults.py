@@ -1,0 +1,240 @@
+"""Real daemons under continuous load while processes, disks and links fail; the history must be linearizable."""
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import time
+import unittest
+
+from harness import BUILD, QUORUMD, Cluster, Process, TestCase, scaled, wait_for
+from network import HostCluster, Network
+
+
+class Load:
+    """The history recorder, running beside the faults."""
+
+    def __init__(self, cluster, folder, clients=8, keys=4, prefix=()):
+        self.log_path = os.path.join(folder, "history.log")
+        urls = ",".join(n.client_url for n in cluster.nodes)
+        with open(self.log_path, "wb") as log:
+            self.popen = subprocess.Popen([*prefix, os.path.join(BUILD, "tests", "fault", "history"),
+                                           urls, str(clients), str(keys)], stdin=subprocess.PIPE,
+                                          stdout=log, stderr=subprocess.STDOUT)
+
+    def finish(self, test):
+        self.popen.stdin.close()
+        code = self.popen.wait(600)
+        with open(self.log_path, encoding="utf-8") as log:
+            text = log.read()
+        test.assertEqual(code, 0, text[-8000:])
+        return {name: int(value) for name, value in re.findall(r"(\w+)=(\d+)", text.split("\n")[0])}
+
+    def kill(self):
+        self.popen.kill()
+        self.popen.wait()
+
+
+class Faults(TestCase):
+    ROUNDS = scaled(6, 2)
+
+    def load(self, cluster, **options):
+        made = Load(cluster, self.folder, **options)
+        self.addCleanup(made.kill)
+        return made
+
+    def writes_work(self, cluster, nodes=None):
+        nodes = nodes or cluster.nodes
+        wait_for(lambda: any(n.ctl("--command-timeout=5s", "put", "/works", "1",
+                                   check=False).returncode == 0 for n in nodes), "a write")
+
+    def test_kill_the_leader_again_and_again(self):
+        cluster = self.cluster(3)
+        load = self.load(cluster)
+        for _ in range(self.ROUNDS):
+            victim = cluster.leader()
+            victim.kill()
+            self.writes_work(cluster, [n for n in cluster.nodes if n is not victim])
+            victim.start()
+            cluster.wait_healthy()
+        counts = load.finish(self)
+        self.assertGreater(counts["ok"], 100)
+        cluster.wait_equal()
+
+    def test_kill_anyone(self):
+        cluster = self.cluster(5)
+        load = self.load(cluster)
+        chance = random.Random(5)
+        for _ in range(self.ROUNDS):
+            victims = chance.sample(cluster.nodes, 2)
+            for victim in victims:
+                victim.kill()
+            self.writes_work(cluster, [n for n in cluster.nodes if n not in victims])
+            for victim in victims:
+                victim.start()
+            cluster.wait_healthy()
+        load.finish(self)
+        cluster.wait_equal()
+
+    def test_stop_and_continue(self):
+        """A leader that sleeps while another takes over must not answer from its old state."""
+        cluster = self.cluster(3)
+        load = self.load(cluster)
+        for _ in range(self.ROUNDS):
+            sleeper = cluster.leader()
+            sleeper.process.signal(signal.SIGSTOP)
+            others = [n for n in cluster.nodes if n is not sleeper]
+            try:
+                self.writes_work(cluster, others)
+            finally:
+                sleeper.process.signal(signal.SIGCONT)
+            cluster.wait_healthy()
+        load.finish(self)
+        cluster.wait_equal()
+
+    def test_rolling_restart(self):
+        cluster = self.cluster(3)
+        load = self.load(cluster)
+        for _ in range(scaled(2, 1)):
+            for node in cluster.nodes:
+                self.assertEqual(node.stop(), 0)
+                node.start()
+                cluster.wait_healthy()
+        counts = load.finish(self)
+        self.assertGreater(counts["ok"], 100)
+        cluster.wait_equal()
+
+    def test_wiped_member(self):
+        """A member whose data directory is gone comes back through the others, as a new member."""
+        cluster = self.cluster(3)
+        load = self.load(cluster)
+        victim = next(n for n in cluster.nodes if n is not cluster.leader())
+        member = victim.status()["header"]["member_id"]
+        victim.kill()
+        shutil.rmtree(victim.data_dir)
+        healthy = next(n for n in cluster.nodes if n is not victim)
+        healthy.ctl("member", "remove", f"{member:x}")
+        healthy.ctl("member", "add", victim.name, f"--peer-urls={victim.peer_url}")
+        flags = victim.cluster_flags
+        victim.cluster_flags = [f if f != "new" else "existing" for f in flags]
+        victim.start()
+        cluster.wait_healthy()
+        load.finish(self)
+        cluster.wait_equal()
+
+
+@unittest.skipUnless(os.geteuid() == 0, "network namespaces need root: run the tests as root")
+class Partitions(TestCase):
+    def setUp(self):
+        super().setUp()
+        for tool, package in (("ip", "iproute2"), ("nft", "nftables")):
+            if not shutil.which(tool):
+                self.skipTest(f"no {tool}: install the package {package}")
+
+    def hosts(self, size):
+        network = Network(size)
+        self.addCleanup(network.close)
+        cluster = HostCluster(network, os.path.join(self.folder, "hosts"), size, QUORUMD)
+        self.addCleanup(cluster.stop)
+        cluster.start()
+        load = Load(cluster, self.folder, prefix=["ip", "netns", "exec", network.client])
+        self.addCleanup(load.kill)
+        return network, cluster, load
+
+    def works(self, nodes):
+        wait_for(lambda: any(n.ctl("--command-timeout=5s", "put", "/works", "1",
+                                   check=False).returncode == 0 for n in nodes), "a write")
+
+    def run_partitions(self, size, split):
+        network, cluster, load = self.hosts(size)
+        for i in range(scaled(4, 2)):
+            majority = split(network, cluster, i)
+            self.works([cluster.nodes[n] for n in majority])
+            network.heal()
+            cluster.wait_healthy()
+        counts = load.finish(self)
+        self.assertGreater(counts["ok"], 100)
+        cluster.wait_equal()
+
+    def test_leader_alone(self):
+        def split(network, cluster, _):
+            alone = cluster.nodes.index(cluster.leader())
+            others = [i for i in range(3) if i != alone]
+            network.partition([alone], others)
+            return others
+        self.run_partitions(3, split)
+
+    def test_minority_of_five(self):
+        def split(network, _, i):
+            minority = [i % 5, (i + 1) % 5]
+            majority = [n for n in range(5) if n not in minority]
+            network.partition(minority, majority)
+            return majority
+        self.run_partitions(5, split)
+
+    def test_one_way(self):
+        """The leader's messages arrive nowhere, or none arrive at it."""
+        def split(network, cluster, i):
+            leader = cluster.nodes.index(cluster.leader())
+            others = [n for n in range(3) if n != leader]
+            for other in others:
+                network.block(*((other, leader) if i % 2 else (leader, other)))
+            return others
+        self.run_partitions(3, split)
+
+    def test_bridge(self):
+        """Two halves that only one member can talk to: it and either half are a quorum."""
+        def split(network, _, i):
+            middle = i % 5
+            rest = [n for n in range(5) if n != middle]
+            network.partition(rest[:2], rest[2:])
+            return list(range(5))
+        self.run_partitions(5, split)
+
+
+@unittest.skipUnless(os.geteuid() == 0, "a small file system needs root: run the tests as root")
+class FullDisk(TestCase):
+    def test_full_disk_refuses_writes_and_recovers(self):
+        small = os.path.join(self.folder, "small")
+        os.mkdir(small)
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=220m", "tmpfs", small], check=True)
+        self.addCleanup(subprocess.run, ["umount", "-l", small], check=False)
+        cluster = Cluster(os.path.join(small, "c"), 1, flags=["--quota-backend-bytes", "16777216"])
+        self.addCleanup(cluster.stop)
+        cluster.start()
+        node = cluster.nodes[0]
+        value = "x" * 1000000
+        refused = None
+        for i in range(200):
+            done = node.ctl("put", f"/big/{i}", input=value, check=False)
+            if done.returncode != 0:
+                refused = done
+                break
+        self.assertIsNotNone(refused, "the quota was never enforced")
+        self.assertIn("database space exceeded", refused.stderr)
+        self.assertEqual(node.ctl("get", "/big/0", "--print-value-only").stdout, value + "\n")
+        node.ctl("del", "--prefix", "/big/")
+        revision = node.status()["header"]["revision"]
+        node.ctl("compaction", str(revision))
+        node.ctl("defrag")
+        node.ctl("alarm", "disarm")
+        wait_for(lambda: node.ctl("put", "/after", "1", check=False).returncode == 0,
+                 "writes after the space came back")
+
+
+class SlowStart(TestCase):
+    def test_no_process_is_left(self):
+        """Ended clusters leave no process behind."""
+        cluster = self.cluster(3)
+        pids = [n.process.pid for n in cluster.nodes]
+        for node in cluster.nodes:
+            self.assertEqual(node.stop(), 0)
+        for pid in pids:
+            self.assertFalse(os.path.exists(f"/proc/{pid}"))
+        begun = time.monotonic()
+        for node in cluster.nodes:
+            node.start()
+        cluster.wait_healthy()
+        self.assertLess(time.monotonic() - begun, 60)
+        self.assertIsInstance(cluster.nodes[0].process, Process)
