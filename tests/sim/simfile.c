@@ -1,0 +1,195 @@
+#include <stdlib.h>
+#include <string.h>
+
+#include "lib/base/memory.h"
+#include "tests/sim/simfile.h"
+
+struct simfile_dirty {
+    uint64_t sector;
+    size_t count;
+    uint8_t versions[SIMFILE_VERSIONS_MAX][SIMFILE_SECTOR]; /* newest last */
+};
+
+static uint64_t min64(uint64_t a, uint64_t b)
+{
+    return a < b ? a : b;
+}
+
+static void grow(struct simfile *f, uint64_t size)
+{
+    if (size <= f->cap)
+        return;
+    uint64_t cap = f->cap ? f->cap : 4096;
+    while (cap < size)
+        cap *= 2;
+    f->live = xrealloc(f->live, cap);
+    f->durable = xrealloc(f->durable, cap);
+    f->slot = xrealloc(f->slot, cap / SIMFILE_SECTOR * sizeof(*f->slot));
+    memset(f->live + f->cap, 0, cap - f->cap);
+    memset(f->durable + f->cap, 0, cap - f->cap);
+    memset(f->slot + f->cap / SIMFILE_SECTOR, 0,
+           (cap - f->cap) / SIMFILE_SECTOR * sizeof(*f->slot));
+    f->cap = cap;
+}
+
+void simfile_free(struct simfile *f)
+{
+    for (size_t i = 0; i < f->dirty_count; i++)
+        free(f->dirty[i]);
+    free(f->dirty);
+    free(f->slot);
+    free(f->live);
+    free(f->durable);
+    *f = (struct simfile){0};
+}
+
+static struct simfile_dirty *dirty_of(struct simfile *f, uint64_t sector)
+{
+    if (f->slot[sector] > 0)
+        return f->dirty[f->slot[sector] - 1];
+    if (f->dirty_count == f->dirty_cap) {
+        f->dirty_cap = f->dirty_cap ? f->dirty_cap * 2 : 16;
+        f->dirty = xrealloc(f->dirty, f->dirty_cap * sizeof(struct simfile_dirty *));
+    }
+    struct simfile_dirty *d = xmalloc(sizeof(*d));
+    d->sector = sector;
+    d->count = 0;
+    f->dirty[f->dirty_count++] = d;
+    f->slot[sector] = (uint32_t)f->dirty_count;
+    return d;
+}
+
+/* Takes the sectors of live[from..to) as they are now for new versions. */
+static void add_versions(struct simfile *f, uint64_t from, uint64_t to)
+{
+    for (uint64_t s = from / SIMFILE_SECTOR; s * SIMFILE_SECTOR < to; s++) {
+        struct simfile_dirty *d = dirty_of(f, s);
+        if (d->count == SIMFILE_VERSIONS_MAX) {
+            d->count--;
+            memmove(d->versions[0], d->versions[1], d->count * SIMFILE_SECTOR);
+        }
+        memcpy(d->versions[d->count++], f->live + s * SIMFILE_SECTOR, SIMFILE_SECTOR);
+    }
+}
+
+static void set_size(struct simfile *f, uint64_t size)
+{
+    if (size == f->size)
+        return;
+    f->size = size;
+    if (f->size_count == SIMFILE_VERSIONS_MAX) {
+        f->size_count--;
+        memmove(f->sizes, f->sizes + 1, f->size_count * sizeof(f->sizes[0]));
+    }
+    f->sizes[f->size_count++] = size;
+}
+
+void simfile_write(struct simfile *f, uint64_t offset, const void *p, size_t n)
+{
+    if (n == 0)
+        return;
+    grow(f, offset + n);
+    memcpy(f->live + offset, p, n);
+    add_versions(f, offset, offset + n);
+    if (offset + n > f->size)
+        set_size(f, offset + n);
+}
+
+void simfile_resize(struct simfile *f, uint64_t size)
+{
+    grow(f, size);
+    if (size < f->size) {
+        memset(f->live + size, 0, f->size - size);
+        add_versions(f, size, f->size);
+    }
+    set_size(f, size);
+}
+
+static void forget_versions(struct simfile *f)
+{
+    for (size_t i = 0; i < f->dirty_count; i++) {
+        f->slot[f->dirty[i]->sector] = 0;
+        free(f->dirty[i]);
+    }
+    f->dirty_count = 0;
+    f->size_count = 0;
+}
+
+static void make_durable(struct simfile *f, const struct simfile_dirty *d)
+{
+    memcpy(f->durable + d->sector * SIMFILE_SECTOR, d->versions[d->count - 1], SIMFILE_SECTOR);
+}
+
+void simfile_sync(struct simfile *f)
+{
+    for (size_t i = 0; i < f->dirty_count; i++)
+        make_durable(f, f->dirty[i]);
+    f->durable_size = f->size;
+    forget_versions(f);
+}
+
+void simfile_sync_failed(struct simfile *f, struct simrng *rng)
+{
+    for (size_t i = 0; i < f->dirty_count; i++)
+        if (simrng_chance(rng, 50))
+            make_durable(f, f->dirty[i]);
+    if (simrng_chance(rng, 50))
+        f->durable_size = f->size;
+    forget_versions(f);
+}
+
+/* What the disk holds of one sector after the power failed. A third each: as synced, the newest, any
+ * or torn. */
+static void crash_sector(struct simfile *f, const struct simfile_dirty *d, struct simrng *rng)
+{
+    uint8_t *p = f->durable + d->sector * SIMFILE_SECTOR;
+    uint64_t dice = simrng_below(rng, 6);
+    if (dice < 2)
+        return;
+    if (dice < 4) {
+        make_durable(f, d);
+        return;
+    }
+    size_t version = (size_t)simrng_below(rng, d->count);
+    if (dice == 4) {
+        memcpy(p, d->versions[version], SIMFILE_SECTOR);
+        return;
+    }
+    size_t cut = (size_t)simrng_below(rng, SIMFILE_SECTOR);
+    const uint8_t *before = version > 0 ? d->versions[version - 1] : p;
+    uint8_t torn[SIMFILE_SECTOR];
+    memcpy(torn, before, SIMFILE_SECTOR);
+    if (simrng_chance(rng, 50))
+        memcpy(torn, d->versions[version], cut);
+    else
+        memcpy(torn + cut, d->versions[version] + cut, SIMFILE_SECTOR - cut);
+    memcpy(p, torn, SIMFILE_SECTOR);
+}
+
+void simfile_crash(struct simfile *f, struct simrng *rng)
+{
+    for (size_t i = 0; i < f->dirty_count; i++)
+        crash_sector(f, f->dirty[i], rng);
+    size_t pick = (size_t)simrng_below(rng, f->size_count + 1);
+    if (pick > 0)
+        f->durable_size = f->sizes[pick - 1];
+    if (f->cap > f->durable_size)
+        memset(f->durable + f->durable_size, 0, f->cap - f->durable_size);
+    forget_versions(f);
+    if (f->cap > 0)
+        memcpy(f->live, f->durable, f->cap);
+    f->size = f->durable_size;
+}
+
+void simfile_flip(struct simfile *f, uint64_t offset, unsigned bit)
+{
+    if (offset >= min64(f->size, f->durable_size))
+        return;
+    f->live[offset] ^= (uint8_t)(1u << bit);
+    f->durable[offset] ^= (uint8_t)(1u << bit);
+    if (f->slot[offset / SIMFILE_SECTOR] > 0) {
+        struct simfile_dirty *d = f->dirty[f->slot[offset / SIMFILE_SECTOR] - 1];
+        for (size_t i = 0; i < d->count; i++)
+            d->versions[i][offset % SIMFILE_SECTOR] ^= (uint8_t)(1u << bit);
+    }
+}
