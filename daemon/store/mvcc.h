@@ -54,12 +54,12 @@ enum mvcc_bucket {
 };
 
 struct mvcc_config {
-    const char *dir;           /* holds store.db and what stands beside it; exists */
-    struct disk *disk;         /* for renames and syncs of the folder */
-    const char *sqlite_vfs;    /* NULL: SQLite's default; the simulator registers its own */
+    const char *dir;        /* holds store.db and what stands beside it; exists */
+    struct disk *disk;      /* for renames and syncs of the folder */
+    const char *sqlite_vfs; /* NULL: SQLite's default; the simulator registers its own */
     struct worker *worker;
-    size_t cache_bytes_max;    /* of revisions in memory that are in SQLite too; 0: 64 MiB */
-    size_t checkpoint_pages;   /* WAL pages between checkpoints; 0: 500 */
+    size_t cache_bytes_max;  /* of revisions in memory that are in SQLite too; 0: 64 MiB */
+    size_t checkpoint_pages; /* WAL pages between checkpoints; 0: 500 */
     /* Everything up to this index survives a power loss now (a checkpoint completed). Loop thread. */
     void (*durable)(void *ctx, uint64_t applied_index);
     void (*failed)(void *ctx, const struct error *err); /* once; loop thread */
@@ -132,11 +132,11 @@ uint64_t mvcc_last_stamp(const struct mvcc *m);
 
 struct mvcc_query {
     struct mvcc_range range;
-    int64_t revision;  /* 0: the current one */
-    int64_t limit;     /* of kvs, 0: none */
-    bool count_only;   /* no kvs at all, only total */
-    bool keys_only;    /* values are left empty (and not read from disk) */
-    bool no_total;     /* total need not be right: spares a walk over the rest of the range */
+    int64_t revision; /* 0: the current one */
+    int64_t limit;    /* of kvs, 0: none */
+    bool count_only;  /* no kvs at all, only total */
+    bool keys_only;   /* values are left empty (and not read from disk) */
+    bool no_total;    /* total need not be right: spares a walk over the rest of the range */
 };
 /* ERR_COMPACTED, ERR_FUTURE_REV, ERR_CORRUPT (a row's checksum: err names it). */
 enum errc mvcc_range(struct mvcc *m, const struct mvcc_query *q, struct mvcc_result *ret_result,
@@ -150,8 +150,9 @@ struct mvcc_kv *mvcc_get(struct mvcc *m, struct bytes key, bool with_value);
  * always whole main revisions (at least one). Changes within `range` are returned, without prev. *ret_next
  * is where to go on; beyond mvcc_revision() means that all is seen. ERR_COMPACTED if from is at or below
  * the compaction revision... (from <= compact revision: gone), ERR_CORRUPT. */
-enum errc mvcc_history(struct mvcc *m, const struct mvcc_range *range, int64_t from, size_t rows_max,
-                       struct mvcc_result *ret_result, int64_t *ret_next, struct error *err);
+enum errc mvcc_history(struct mvcc *m, const struct mvcc_range *range, int64_t from,
+                       size_t rows_max, struct mvcc_result *ret_result, int64_t *ret_next,
+                       struct error *err);
 
 /* At start-up: every row of a bucket, and every key that has a lease. */
 enum errc mvcc_bucket_each(struct mvcc *m, enum mvcc_bucket bucket,
@@ -195,7 +196,8 @@ struct mvcc_snapshot *mvcc_snapshot_begin(struct mvcc *m, uint64_t *ret_index, u
 void mvcc_snapshot_next(struct mvcc_snapshot *s,
                         void (*done)(void *ctx, enum errc code, struct bytes chunk, bool last),
                         void *ctx);
-void mvcc_snapshot_end(struct mvcc_snapshot *s); /* at any time; a chunk under way is not delivered */
+void mvcc_snapshot_end(
+    struct mvcc_snapshot *s); /* at any time; a chunk under way is not delivered */
 
 /* Receiving: chunks go into a new database beside the current one. finish verifies that it is whole.
  * mvcc_restore_install then replaces the current database (durably) and rebuilds the index: done is
@@ -207,7 +209,8 @@ void mvcc_restore_chunk(struct mvcc_restore *r, struct bytes chunk,
 void mvcc_restore_finish(struct mvcc_restore *r,
                          void (*done)(void *ctx, enum errc code, uint64_t index, uint64_t term),
                          void *ctx);
-void mvcc_restore_install(struct mvcc_restore *r, void (*done)(void *ctx, enum errc code), void *ctx);
+void mvcc_restore_install(struct mvcc_restore *r, void (*done)(void *ctx, enum errc code),
+                          void *ctx);
 void mvcc_restore_abort(struct mvcc_restore *r); /* instead of install; removes the new database */
 
 #endif
