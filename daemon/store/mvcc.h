@@ -73,7 +73,8 @@ enum errc mvcc_open(const struct mvcc_config *config, struct mvcc **ret_store, s
 /* Writes out what is applied, checkpoints, closes, frees. Waits for the worker: the caller has made sure
  * that the worker still runs (a thread), or drives it meanwhile (the simulator uses mvcc_abandon). */
 void mvcc_close(struct mvcc *m);
-/* Frees without writing, as a crash would; no job may be under way. */
+/* Frees without writing, as a crash would; no job may be under way (ones that the worker has thrown away
+ * are freed here). */
 void mvcc_abandon(struct mvcc *m);
 
 /* ---- Applying: one log entry between begin and end -------------------------------------------- */
@@ -82,7 +83,9 @@ void mvcc_abandon(struct mvcc *m);
 void mvcc_begin(struct mvcc *m, uint64_t index, uint64_t term, uint64_t stamp);
 
 /* Writes at main revision mvcc_revision() + 1. Reads between begin and end with revision 0 see the
- * writes before them. prev: NULL or gets the key's kv before (with a reference; NULL if there was none). */
+ * writes before them. prev: NULL or gets the key's kv before (with a reference; NULL if there was none).
+ * This and mvcc_delete fail only if the value before can't be read: an entry can't be undone, so `failed`
+ * has been called and the process must end. */
 enum errc mvcc_put(struct mvcc *m, struct bytes key, struct bytes value, int64_t lease,
                    struct mvcc_kv **ret_prev);
 
@@ -148,8 +151,9 @@ struct mvcc_kv *mvcc_get(struct mvcc *m, struct bytes key, bool with_value);
 
 /* The history in revision order from main revision `from` on: at most `rows_max` rows are looked at, but
  * always whole main revisions (at least one). Changes within `range` are returned, without prev. *ret_next
- * is where to go on; beyond mvcc_revision() means that all is seen. ERR_COMPACTED if from is at or below
- * the compaction revision... (from <= compact revision: gone), ERR_CORRUPT. */
+ * is where to go on; beyond mvcc_revision() means that all is seen. ERR_COMPACTED if from is below the
+ * compaction revision (as etcd's watch: a start at it is allowed, and unlike etcd 3.4's no deletion made
+ * at it is lost), ERR_CORRUPT. */
 enum errc mvcc_history(struct mvcc *m, const struct mvcc_range *range, int64_t from,
                        size_t rows_max, struct mvcc_result *ret_result, int64_t *ret_next,
                        struct error *err);
@@ -170,9 +174,11 @@ uint64_t mvcc_backlog_bytes(const struct mvcc *m);
 
 /* ---- Work on the worker, answered later -------------------------------------------------------- */
 
-/* etcd's HashKV: CRC32C over the bucket's name "key" and each revision row as etcd stores it (17-byte
+/* etcd's HashKV, equal to etcd 3.4's for an equal history: CRC32C over the bucket's name "key" and each revision row as etcd stores it (17-byte
  * revision key, 18 for tombstones, and the marshalled mvccpb.KeyValue) up to main revision `revision` (0:
- * the current one) that compaction keeps. ERR_COMPACTED, ERR_FUTURE_REV. */
+ * the current one) that compaction keeps. compact_revision is -1 where there was no compaction, as
+ * etcd's answer has it. ERR_COMPACTED, ERR_FUTURE_REV, ERR_CORRUPT; ERR_CLOSED or ERR_CANCELLED if the
+ * store is closed or replaced meanwhile. */
 void mvcc_hash_kv(struct mvcc *m, int64_t revision,
                   void (*done)(void *ctx, enum errc code, uint32_t hash, int64_t compact_revision,
                                int64_t hash_revision),
@@ -203,6 +209,9 @@ void mvcc_snapshot_end(
  * mvcc_restore_install then replaces the current database (durably) and rebuilds the index: done is
  * called with the store as of the snapshot; buckets must be read again. */
 struct mvcc_restore;
+/* One at a time; one call on it at a time. The store may be used as before until install; from then on,
+ * until done, nothing may be applied or begun, and reads see the state before. Snapshots, hashes and
+ * waits that are open at an installation are answered with ERR_CANCELLED. */
 struct mvcc_restore *mvcc_restore_begin(struct mvcc *m);
 void mvcc_restore_chunk(struct mvcc_restore *r, struct bytes chunk,
                         void (*done)(void *ctx, enum errc code), void *ctx);
@@ -211,6 +220,8 @@ void mvcc_restore_finish(struct mvcc_restore *r,
                          void *ctx);
 void mvcc_restore_install(struct mvcc_restore *r, void (*done)(void *ctx, enum errc code),
                           void *ctx);
-void mvcc_restore_abort(struct mvcc_restore *r); /* instead of install; removes the new database */
+/* Instead of install, or if finish failed: removes the new database. A call under way isn't answered.
+ * Needed also after the store was closed. */
+void mvcc_restore_abort(struct mvcc_restore *r);
 
 #endif

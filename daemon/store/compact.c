@@ -1,0 +1,134 @@
+/* Compaction: which revisions go is decided slice by slice from the index, on the loop thread; the rows
+ * go on the worker. The compaction revision is committed with the entry that asked for it, and
+ * compact_done with the last slice, so that a restart goes on with what is left. */
+#include <stdlib.h>
+
+#include "daemon/store/internal.h"
+
+struct compaction {
+    struct op op; /* first */
+    int64_t revision;
+    struct buf from; /* the key to go on with */
+    bool last;       /* the slice under way is the last one */
+    struct rev_list removed;
+    struct db *db;
+    size_t checkpoint_pages;
+    struct written written;
+};
+
+static enum errc work(struct store_job *j, struct error *err)
+{
+    struct compaction *c = (struct compaction *)j;
+    enum errc code = txn_begin(c->db, err);
+    if (code != ERR_OK)
+        return code;
+    for (size_t i = 0; code == ERR_OK && i < c->removed.n; i++)
+        code = row_delete(c->db, c->removed.ids[i], err);
+    if (c->last)
+        c->db->state.compact_done = c->revision;
+    code = txn_end(c->db, code, err);
+    if (code == ERR_OK)
+        code = after_write(c->db, c->checkpoint_pages, false, &c->written, err);
+    return code;
+}
+
+static void step(struct mvcc *m, struct op *op)
+{
+    struct compaction *c = (struct compaction *)op;
+    if (m->compaction == op)
+        m->compaction = NULL; /* begun: a later one can't join it any more */
+    c->removed.n = 0;
+    c->db = m->writer;
+    c->checkpoint_pages = m->checkpoint_pages;
+    c->last =
+        !keyindex_compact(&m->index, c->revision, SLICE_KEYS, SLICE_ROWS, &c->from, &c->removed);
+    for (size_t i = 0; i < c->removed.n; i++)
+        cache_remove(&m->cache, c->removed.ids[i]);
+    op_submit(m, op, c->removed.n > 0 || c->last ? work : NULL);
+}
+
+static void after(struct mvcc *m, struct op *op)
+{
+    struct compaction *c = (struct compaction *)op;
+    if (op->sj.code != ERR_OK) {
+        mvcc_fail(m, &op->sj.err);
+        return;
+    }
+    if (c->removed.n > 0 || c->last)
+        take_written(m, &c->written);
+    if (!c->last)
+        return;
+    op_finish(m, op, ERR_OK);
+    vacuum_start(m);
+}
+
+static void destroy(struct op *op)
+{
+    struct compaction *c = (struct compaction *)op;
+    buf_free(&c->from);
+    rev_list_free(&c->removed);
+    free(c);
+}
+
+void compact_start(struct mvcc *m, int64_t revision, uint64_t index)
+{
+    /* One that waits takes this one in, but only as the last in the queue: a hash behind it must find
+     * the rows that it was promised. */
+    if (m->compaction && m->ops.prev == &m->compaction->link) {
+        struct compaction *c = (struct compaction *)m->compaction;
+        c->revision = revision;
+        c->op.index = index;
+        return;
+    }
+    struct compaction *c = xcalloc(1, sizeof(*c));
+    c->op.index = index;
+    c->op.fenced = true;
+    c->op.step = step;
+    c->op.after = after;
+    c->op.destroy = destroy;
+    c->revision = revision;
+    m->compaction = &c->op;
+    ops_add(m, &c->op);
+}
+
+/* ---- Waiting for it ------------------------------------------------------------------------------ */
+
+struct waiting {
+    struct op op; /* first */
+    void (*done)(void *ctx);
+    void *ctx;
+};
+
+static void wait_step(struct mvcc *m, struct op *op)
+{
+    op_submit(m, op, NULL);
+}
+
+static void wait_after(struct mvcc *m, struct op *op)
+{
+    op_finish(m, op, ERR_OK);
+}
+
+static void wait_answer(struct op *op, enum errc code)
+{
+    (void)code;
+    struct waiting *w = (struct waiting *)op;
+    w->done(w->ctx);
+}
+
+static void wait_destroy(struct op *op)
+{
+    free(op);
+}
+
+void mvcc_compact_wait(struct mvcc *m, void (*done)(void *ctx), void *ctx)
+{
+    struct waiting *w = xcalloc(1, sizeof(*w));
+    w->op.step = wait_step;
+    w->op.after = wait_after;
+    w->op.answer = wait_answer;
+    w->op.destroy = wait_destroy;
+    w->done = done;
+    w->ctx = ctx;
+    ops_add(m, &w->op);
+}

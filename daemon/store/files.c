@@ -1,0 +1,178 @@
+#include "daemon/store/files.h"
+
+#include <ctype.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "lib/base/bytes.h"
+#include "lib/base/crc32c.h"
+#include "lib/base/memory.h"
+
+#define MARKER "store.current"
+#define MARKER_NEW "store.current.new"
+#define MARKER_MAX 128
+
+char *files_path(const char *dir, const char *name)
+{
+    return xasprintf("%s/%s", dir, name);
+}
+
+/* store.db or store-N.db, with nothing behind it. */
+static bool is_database(const char *name)
+{
+    if (strcmp(name, STORE_FILE_FIRST) == 0)
+        return true;
+    unsigned long n;
+    char canonical[64];
+    if (sscanf(name, "store-%lu.db", &n) != 1)
+        return false;
+    snprintf(canonical, sizeof(canonical), "store-%lu.db", n);
+    return strcmp(name, canonical) == 0;
+}
+
+char *files_next_name(const char *current, unsigned nth)
+{
+    unsigned long n = 0;
+    if (sscanf(current, "store-%lu.db", &n) != 1)
+        n = 0;
+    return xasprintf("store-%lu.db", n + nth);
+}
+
+/* "store-3.db 1234abcd\n": the name and the CRC32C of it, so that a torn file is known. */
+static char *marker_text(const char *name)
+{
+    return xasprintf("%s %08x\n", name, crc32c(0, name, strlen(name)));
+}
+
+static enum errc read_marker(struct disk *disk, const char *path, char *text, struct error *err)
+{
+    struct disk_file *f;
+    enum errc code = disk->open(disk, path, DISK_READ, &f, err);
+    if (code != ERR_OK)
+        return code;
+    size_t n = 0;
+    code = disk->read(disk, f, 0, text, MARKER_MAX - 1, &n, err);
+    disk->close(disk, f);
+    text[code == ERR_OK ? n : 0] = 0;
+    return code;
+}
+
+struct listing {
+    const char *keep;  /* a database not to be listed */
+    bool exists;       /* keep is there */
+    size_t databases;  /* others */
+    struct buf remove; /* names of others and what belongs to them, each with its NUL */
+};
+
+/* SQLite's files beside a database are called as it is with a suffix. */
+static void list_name(void *ctx, const char *name)
+{
+    struct listing *l = ctx;
+    char base[128];
+    snprintf(base, sizeof(base), "%s", name);
+    char *suffix = strstr(base, ".db-");
+    if (suffix)
+        suffix[3] = 0;
+    if (strcmp(name, l->keep) == 0)
+        l->exists = true;
+    if (!is_database(base) || strcmp(base, l->keep) == 0)
+        return;
+    l->databases += !suffix;
+    buf_append(&l->remove, name, strlen(name) + 1);
+}
+
+enum errc files_exists(struct disk *disk, const char *dir, const char *name, bool *ret_exists,
+                       struct error *err)
+{
+    struct listing l = {.keep = name};
+    enum errc code = disk->list(disk, dir, list_name, &l, err);
+    buf_free(&l.remove);
+    if (code == ERR_OK)
+        *ret_exists = l.exists;
+    return code;
+}
+
+static enum errc unmarked(struct disk *disk, const char *dir, char **ret_name, struct error *err)
+{
+    struct listing l = {.keep = STORE_FILE_FIRST};
+    enum errc code = disk->list(disk, dir, list_name, &l, err);
+    buf_free(&l.remove);
+    if (code != ERR_OK)
+        return code;
+    if (!l.exists && l.databases > 0)
+        return error_set(err, ERR_CORRUPT,
+                         "%s/%s is missing, so it is not known which database counts; remove the "
+                         "member's data directory and let it rejoin, or restore a snapshot",
+                         dir, MARKER);
+    *ret_name = xstrdup(STORE_FILE_FIRST);
+    return ERR_OK;
+}
+
+enum errc files_current(struct disk *disk, const char *dir, char **ret_name, bool *ret_marked,
+                        struct error *err)
+{
+    char text[MARKER_MAX], name[MARKER_MAX] = "";
+    char *path = files_path(dir, MARKER);
+    enum errc code = read_marker(disk, path, text, err);
+    free(path);
+    *ret_marked = code == ERR_OK;
+    if (code == ERR_NOT_FOUND)
+        return unmarked(disk, dir, ret_name, err);
+    if (code != ERR_OK)
+        return code;
+    sscanf(text, "%127s", name);
+    char *expected = marker_text(name);
+    bool good = is_database(name) && strcmp(text, expected) == 0;
+    free(expected);
+    if (!good)
+        return error_set(err, ERR_CORRUPT,
+                         "%s/%s is damaged; remove the member's data directory and let it rejoin, "
+                         "or restore a snapshot",
+                         dir, MARKER);
+    *ret_name = xstrdup(name);
+    return ERR_OK;
+}
+
+enum errc files_switch(struct disk *disk, const char *dir, const char *name, struct error *err)
+{
+    char *path = files_path(dir, MARKER), *new = files_path(dir, MARKER_NEW);
+    char *text = marker_text(name);
+    struct disk_file *f = NULL;
+    enum errc code = disk->open(disk, new, DISK_WRITE | DISK_CREATE, &f, err);
+    if (code == ERR_OK)
+        code = disk->truncate(disk, f, 0, err);
+    if (code == ERR_OK)
+        code = disk->write(disk, f, 0, text, strlen(text), err);
+    if (code == ERR_OK)
+        code = disk->sync(disk, f, err);
+    if (f)
+        disk->close(disk, f);
+    /* The database's own name must be durable before something durable points to it. */
+    if (code == ERR_OK)
+        code = disk->sync_dir(disk, dir, err);
+    if (code == ERR_OK)
+        code = disk->rename(disk, new, path, err);
+    if (code == ERR_OK)
+        code = disk->sync_dir(disk, dir, err);
+    free(text);
+    free(new);
+    free(path);
+    return code;
+}
+
+enum errc files_clean(struct disk *disk, const char *dir, const char *keep, struct error *err)
+{
+    struct listing l = {.keep = keep};
+    enum errc code = disk->list(disk, dir, list_name, &l, err);
+    for (size_t i = 0; code == ERR_OK && i < l.remove.n;) {
+        const char *name = (const char *)l.remove.p + i;
+        char *path = files_path(dir, name);
+        code = disk->unlink(disk, path, err);
+        if (code == ERR_NOT_FOUND)
+            code = ERR_OK; /* SQLite removed it meanwhile */
+        free(path);
+        i += strlen(name) + 1;
+    }
+    buf_free(&l.remove);
+    return code;
+}

@@ -1,0 +1,351 @@
+/* Receiving a snapshot, into a new database beside the current one, and putting it in its place. All of
+ * the new database is the worker's until the end of the installation. */
+#include <assert.h>
+#include <stdlib.h>
+
+#include "daemon/store/frame.h"
+#include "daemon/store/internal.h"
+
+#define RESTORE_CHECKPOINT_PAGES 4000 /* nobody waits for this database: longer ones are cheaper */
+
+struct mvcc_restore {
+    struct store_job sj; /* first; one call at a time */
+    struct mvcc *m;      /* NULL: the store is closed */
+    bool busy, aborted;
+    void (*done)(void *ctx, enum errc code);
+    void (*finished)(void *ctx, enum errc code, uint64_t index, uint64_t term);
+    void *ctx;
+
+    /* The worker's while busy: */
+    struct disk *disk;
+    char *dir, *vfs, *name;
+    struct db *db;
+    struct buf in; /* not yet a whole frame */
+    uint32_t seq;
+    uint64_t last_id;
+    struct db_state head; /* what the snapshot says of itself */
+    bool has_head, has_tail, whole;
+    enum errc broken; /* an earlier call failed with it: so do all later ones */
+    struct keyindex index;
+    struct db *old; /* the writer's connection before the installation */
+    bool switched;
+};
+
+/* ---- Chunks, on the worker ----------------------------------------------------------------------- */
+
+static enum errc damaged(struct error *err, const char *what)
+{
+    return error_set(err, ERR_CORRUPT, "the snapshot is damaged: %s", what);
+}
+
+static enum errc open_new(struct mvcc_restore *r, struct error *err)
+{
+    char *path = files_path(r->dir, r->name);
+    enum errc code = db_open(path, r->vfs, DB_CREATE, &r->db, err);
+    free(path);
+    return code;
+}
+
+static enum errc add_record(struct mvcc_restore *r, const struct record *record, struct error *err)
+{
+    if (r->has_head == (record->type == RECORD_HEAD) || r->has_tail)
+        return damaged(err, "a record is out of place");
+    switch (record->type) {
+    case RECORD_HEAD:
+        r->head = record->state;
+        r->has_head = true;
+        return ERR_OK;
+    case RECORD_BUCKET:
+        return bucket_write(r->db, record->bucket, record->key,
+                            record->value.p ? record->value : bytes_of("", 0), err);
+    case RECORD_ROW:
+        if (record->row.id <= r->last_id || rev_main(record->row.id) > r->head.revision)
+            return damaged(err, "a revision is out of order");
+        r->last_id = record->row.id;
+        return row_insert(r->db, &record->row, err);
+    case RECORD_TAIL:
+        r->has_tail = true;
+        if (record->state.rows != r->db->state.rows || record->state.digest != r->db->state.digest)
+            return damaged(err, "rows are missing");
+        return ERR_OK;
+    }
+    return damaged(err, "a record is of no known type");
+}
+
+static enum errc add_frames(struct mvcc_restore *r, struct error *err)
+{
+    size_t at = 0, n = 0;
+    enum errc code;
+    do {
+        struct bytes payload = BYTES_EMPTY;
+        code = frame_take(bytes_of(r->in.p + at, r->in.n - at), r->seq, &n, &payload, err);
+        while (code == ERR_OK && payload.n > 0) {
+            struct record record;
+            code = record_take(&payload, &record, err);
+            if (code == ERR_OK)
+                code = add_record(r, &record, err);
+        }
+        at += n;
+        r->seq += n > 0;
+    } while (code == ERR_OK && n > 0);
+    buf_consume(&r->in, at);
+    return code;
+}
+
+static enum errc chunk_work(struct store_job *j, struct error *err)
+{
+    struct mvcc_restore *r = (struct mvcc_restore *)j;
+    if (r->broken != ERR_OK)
+        return error_set(err, r->broken, "an earlier chunk of the snapshot was refused");
+    enum errc code = r->db ? ERR_OK : open_new(r, err);
+    if (code == ERR_OK)
+        code = txn_begin(r->db, err);
+    if (code == ERR_OK)
+        code = txn_end(r->db, add_frames(r, err), err);
+    struct written written;
+    if (code == ERR_OK)
+        code = after_write(r->db, RESTORE_CHECKPOINT_PAGES, false, &written, err);
+    r->broken = code;
+    return code;
+}
+
+/* Everything is durable under its own name when this returns. */
+static enum errc finish_work(struct store_job *j, struct error *err)
+{
+    struct mvcc_restore *r = (struct mvcc_restore *)j;
+    if (r->broken != ERR_OK)
+        return error_set(err, r->broken, "an earlier chunk of the snapshot was refused");
+    r->broken = ERR_CORRUPT;
+    if (!r->db || !r->has_tail || r->in.n > 0)
+        return damaged(err, "it does not end where it should");
+    enum errc code = txn_begin(r->db, err);
+    if (code != ERR_OK)
+        return code;
+    struct db_state state = r->head;
+    state.rows = r->db->state.rows;
+    state.digest = r->db->state.digest;
+    state.compact_done = 0; /* how far the sender's deletions had come is not known */
+    r->db->state = state;
+    code = txn_end(r->db, ERR_OK, err);
+    bool complete = false;
+    if (code == ERR_OK)
+        code = db_checkpoint(r->db, true, &complete, err);
+    if (code == ERR_OK && !complete)
+        code = error_set(err, ERR_IO, "%s: its checkpoint is not complete", r->db->path);
+    if (code == ERR_OK)
+        code = r->disk->sync_dir(r->disk, r->dir, err);
+    r->whole = code == ERR_OK;
+    r->broken = code;
+    return code;
+}
+
+/* ---- Installing, on the worker ------------------------------------------------------------------- */
+
+static enum errc install_work(struct store_job *j, struct error *err)
+{
+    struct mvcc_restore *r = (struct mvcc_restore *)j;
+    enum errc code =
+        tables_load(r->db, &r->index, err); /* it reads back what it is going to trust */
+    if (code != ERR_OK)
+        return code;
+    r->switched = true; /* or maybe: after a failure in there nobody knows */
+    code = files_switch(r->disk, r->dir, r->name, err);
+    db_close(r->old, true);
+    r->old = NULL;
+    return code;
+}
+
+/* What the store was before goes on the worker: freeing a million keys takes a while. */
+static enum errc clean_work(struct store_job *j, struct error *err)
+{
+    struct mvcc_restore *r = (struct mvcc_restore *)j;
+    db_close(r->db, true);
+    r->db = NULL;
+    keyindex_free(&r->index);
+    return files_clean(r->disk, r->dir, r->name, err);
+}
+
+/* ---- On the loop thread -------------------------------------------------------------------------- */
+
+static void restore_free(struct mvcc_restore *r)
+{
+    db_close(r->db, true);
+    keyindex_free(&r->index);
+    buf_free(&r->in);
+    free(r->name);
+    free(r->vfs);
+    free(r->dir);
+    free(r);
+}
+
+static void submit(struct mvcc_restore *r, enum errc (*work)(struct store_job *, struct error *),
+                   void (*finish)(struct store_job *))
+{
+    assert(!r->busy && !r->aborted);
+    r->busy = true;
+    r->sj.work = work;
+    r->sj.finish = finish;
+    job_submit(r->m, &r->sj);
+}
+
+static void clean_finish(struct store_job *j)
+{
+    /* Files that could not be removed are removed at the next opening. */
+    restore_free((struct mvcc_restore *)j);
+}
+
+/* Removes every database but `keep`, then frees r. */
+static void clean(struct mvcc_restore *r, const char *keep)
+{
+    free(r->name);
+    r->name = xstrdup(keep);
+    r->m->restore = NULL;
+    submit(r, clean_work, clean_finish);
+}
+
+/* True: there is nobody to answer, and r is gone or going. */
+static bool is_over(struct mvcc_restore *r)
+{
+    r->busy = false;
+    if (!r->aborted)
+        return !r->m;
+    r->aborted = false;
+    if (r->m)
+        clean(r, r->m->file);
+    else
+        restore_free(r);
+    return true;
+}
+
+static void call_finish(struct store_job *j)
+{
+    struct mvcc_restore *r = (struct mvcc_restore *)j;
+    if (!is_over(r))
+        r->done(r->ctx, j->code);
+}
+
+static void finish_finish(struct store_job *j)
+{
+    struct mvcc_restore *r = (struct mvcc_restore *)j;
+    if (!is_over(r))
+        r->finished(r->ctx, j->code, r->head.applied, r->head.term);
+}
+
+struct mvcc_restore *mvcc_restore_begin(struct mvcc *m)
+{
+    assert(!m->restore); /* cleaning up after one would take the other's file away */
+    struct mvcc_restore *r = xcalloc(1, sizeof(*r));
+    m->restore = r;
+    r->m = m;
+    r->disk = m->disk;
+    r->dir = xstrdup(m->dir);
+    r->vfs = m->vfs ? xstrdup(m->vfs) : NULL;
+    r->name = files_next_name(m->file, ++m->restores);
+    return r;
+}
+
+void mvcc_restore_chunk(struct mvcc_restore *r, struct bytes chunk,
+                        void (*done)(void *ctx, enum errc code), void *ctx)
+{
+    assert(!r->busy);
+    buf_append(&r->in, chunk.p, chunk.n);
+    r->done = done;
+    r->ctx = ctx;
+    submit(r, chunk_work, call_finish);
+}
+
+void mvcc_restore_finish(struct mvcc_restore *r,
+                         void (*done)(void *ctx, enum errc code, uint64_t index, uint64_t term),
+                         void *ctx)
+{
+    r->finished = done;
+    r->ctx = ctx;
+    submit(r, finish_work, finish_finish);
+}
+
+/* Everything in memory changes over to the new database at once. */
+static enum errc change_over(struct mvcc *m, struct mvcc_restore *r, struct error *err)
+{
+    char *path = files_path(m->dir, r->name);
+    db_close(m->reader, true);
+    m->reader = NULL;
+    enum errc code = db_open(path, m->vfs, DB_READ, &m->reader, err);
+    free(path);
+    m->writer = r->db;
+    r->db = NULL;
+    struct keyindex index = m->index;
+    m->index = r->index;
+    r->index = index;
+    size_t cache_max = m->cache.bytes_max;
+    cache_free(&m->cache);
+    cache_init(&m->cache, cache_max);
+    apply_reset(m);
+    m->applied = m->committed = m->entry = m->writer->state;
+    m->submitted = m->durable_index = m->last_checkpoint_asked = m->applied.applied;
+    free(m->file);
+    m->file = xstrdup(r->name);
+    if (code == ERR_OK)
+        code = db_measure(m->reader, &m->sizes, err);
+    return code;
+}
+
+static void install_finish(struct store_job *j)
+{
+    struct mvcc_restore *r = (struct mvcc_restore *)j;
+    struct mvcc *m = j->m;
+    r->busy = false;
+    if (!m) {
+        restore_free(r);
+        return;
+    }
+    enum errc code = j->code;
+    m->installing = false;
+    if (r->switched) {
+        m->writer = NULL; /* closed */
+        if (code == ERR_OK)
+            code = change_over(m, r, &j->err);
+        if (code != ERR_OK)
+            mvcc_fail(m, &j->err);
+    }
+    void (*done)(void *, enum errc) = r->done;
+    void *ctx = r->ctx;
+    clean(r, m->file);
+    if (code == ERR_OK && m->applied.compact_done < m->applied.compact_revision)
+        compact_start(m, m->applied.compact_revision, m->applied.applied);
+    done(ctx, code);
+}
+
+void mvcc_restore_install(struct mvcc_restore *r, void (*done)(void *ctx, enum errc code),
+                          void *ctx)
+{
+    struct mvcc *m = r->m;
+    assert(m && r->whole && !m->in_entry && !m->installing);
+    r->done = done;
+    r->ctx = ctx;
+    ops_cancel(m, ERR_CANCELLED);
+    snapshots_cancel(m, ERR_CANCELLED);
+    m->installing = true;
+    r->old = m->writer;
+    submit(r, install_work, install_finish);
+}
+
+void mvcc_restore_abort(struct mvcc_restore *r)
+{
+    if (!r)
+        return;
+    if (r->busy)
+        r->aborted = true;
+    else if (r->m)
+        clean(r, r->m->file);
+    else
+        restore_free(r);
+}
+
+/* The store is closed: a call under way is not answered any more; what is left is the caller's to abort,
+ * and the new database is removed at the next opening. */
+void restore_forget(struct mvcc *m)
+{
+    if (m->restore)
+        m->restore->m = NULL;
+    m->restore = NULL;
+}
