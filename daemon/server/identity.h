@@ -1,0 +1,49 @@
+/* Which member of which cluster a data directory belongs to.
+ *
+ * DATA/member/identity is written before anything else when a directory is first used, and never changed: the
+ * ids, and the members that the cluster (or this member's part of it) began with. A text file, one line an
+ * item, fields apart by tabs:
+ *
+ *     quorumd identity 1
+ *     cluster  HEX
+ *     member   HEX
+ *     origin   new|joined
+ *     peer     HEX  voter|learner  NAME  URL  URL...
+ *
+ * Blocking; any thread. */
+#ifndef SERVER_IDENTITY_H
+#define SERVER_IDENTITY_H
+
+#include "daemon/replica/replica.h"
+#include "daemon/server/server.h"
+#include "lib/base/disk.h"
+
+struct identity {
+    uint64_t cluster_id, member_id;
+    bool joined;
+    struct replica_member *members; /* owned, all of it */
+    size_t member_count;
+};
+
+void identity_free(struct identity *id);
+void identity_add(struct identity *id, uint64_t member_id, const char *name, bool learner,
+                  char *const *peer_urls, size_t count);
+const struct replica_member *identity_self(const struct identity *id);
+
+/* What the settings say of a new cluster: members from initial_cluster, ids computed. ERR_INVALID: the list
+ * can't be read, or doesn't have this member with its advertised URLs. */
+enum errc identity_compute(const struct server_config *config, struct identity *ret_identity,
+                           struct error *err);
+
+/* ERR_NOT_FOUND: the directory is new. ERR_CORRUPT: the file can't be read as one. */
+enum errc identity_load(struct disk *disk, const char *data_dir, struct identity *ret_identity,
+                        struct error *err);
+enum errc identity_save(struct disk *disk, const char *data_dir, const struct identity *identity,
+                        struct error *err);
+
+/* Makes the directory if it is missing and takes its lock. ERR_INVALID: not a directory, or one of etcd;
+ * ERR_BUSY: another process; ERR_IO: not writable, no parent. */
+enum errc data_dir_lock(struct disk *disk, const char *data_dir, struct disk_file **ret_lock,
+                        struct error *err);
+
+#endif

@@ -1,0 +1,87 @@
+/* What the files of daemon/server share: one running member. */
+#ifndef SERVER_INTERNAL_H
+#define SERVER_INTERNAL_H
+
+#include "daemon/api/api.h"
+#include "daemon/server/config.h"
+#include "daemon/server/identity.h"
+#include "daemon/server/server.h"
+#include "lib/base/worker_thread.h"
+
+#define SERVER_PEER_GRACE_MS 100 /* the peers' streams never end by themselves */
+
+enum server_state {
+    SERVER_JOINING, /* asks the cluster for its members */
+    SERVER_RUNNING,
+    SERVER_HANDING_OVER, /* leadership, before the end */
+    SERVER_CLOSING_CLIENTS,
+    SERVER_CLOSING_PEERS,
+    SERVER_CLOSING_HANDLES,
+};
+
+struct compactor { /* compactor.c */
+    struct compactor_sample {
+        uint64_t at_ms;
+        int64_t revision;
+    } samples[11]; /* a retention, in tenths */
+    size_t sample_count;
+    uint64_t next_ms, next_setting_ms;
+    struct replica_op *op;
+    bool waiting; /* for the rows of the last compaction to be gone */
+};
+
+struct server {
+    uv_loop_t *loop;
+    struct server_config config; /* a copy */
+    enum server_state state;
+    struct disk *disk;
+    struct disk_file *lock;
+    struct identity identity;
+    struct worker *log_worker, *store_worker;
+    struct replica *replica;
+    struct peers *peers;
+    struct api *api;
+    struct rpc_server *clients, *peer_port;
+    char client_urls[SERVER_URLS_MAX][256], peer_urls[SERVER_URLS_MAX][256];
+    struct server_urls advertised; /* into config or client_urls */
+    struct join *join;
+    struct compactor compactor;
+
+    uv_timer_t ticks;
+    uv_check_t turn;
+    uv_idle_t busy;
+    int open_handles;
+    void (*closed)(struct server *s); /* when the last of them is */
+    uint64_t last_tick_ms;
+    uint64_t handover_until_ms;
+    bool woken;
+    bool quorum_logged;
+    size_t voters, learners; /* as last logged */
+
+    void (*stopped)(void *ctx, const struct error *why);
+    void *ctx;
+    bool silent; /* the start failed: `stopped` isn't called */
+    bool failed;
+    struct error why;
+};
+
+/* ---- server.c */
+enum errc server_open_member(struct server *s, struct error *err); /* identity is there */
+void server_fail(struct server *s, const struct error *why);       /* the member can't go on */
+void server_close(struct server *s);                               /* in order, from any state */
+
+/* ---- drive.c */
+void drive_init(struct server *s);
+void drive_start(struct server *s);
+void drive_close(struct server *s, void (*closed)(struct server *s));
+void drive_replica_config(struct server *s, struct replica_config *config);
+void drive_wake(struct server *s);
+
+/* ---- join.c: asks the members of a running cluster who they are */
+struct join *join_start(struct server *s, const struct identity *computed);
+void join_free(struct join *j);
+
+/* ---- compactor.c */
+void compactor_tick(struct server *s, uint64_t now_ms);
+
+#endif
