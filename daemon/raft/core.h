@@ -160,6 +160,7 @@ enum raft_campaign_kind { CAMPAIGN_PREVOTE, CAMPAIGN_VOTE, CAMPAIGN_TRANSFER };
 enum errc raft_start_campaign(struct raft *r, enum raft_campaign_kind kind);
 void raft_recv_vote(struct raft *r, const struct raft_message *m);
 void raft_recv_vote_reply(struct raft *r, const struct raft_message *m);
+void raft_learn_commit(struct raft *r, const struct raft_message *m);
 void raft_own_vote_persisted(struct raft *r);
 void raft_draw_timeout(struct raft *r);
 

@@ -73,11 +73,26 @@ bool raft_in_lease(const struct raft *r)
 static void record(struct raft *r, uint64_t id, bool granted)
 {
     for (size_t i = 0; i < r->vote_count; i++) {
-        if (r->votes[i].id == id) /* the first answer counts */
+        if (r->votes[i].id == id) { /* asked twice: it may have come round */
+            r->votes[i].granted |= granted;
             return;
+        }
     }
     if (raft_conf_is_voter(&r->conf, id) && r->vote_count < RAFT_MEMBERS_MAX)
         r->votes[r->vote_count++] = (struct raft_vote){.id = id, .granted = granted};
+}
+
+static void request_vote(struct raft *r, uint64_t id, enum raft_campaign_kind kind)
+{
+    bool pre = kind == CAMPAIGN_PREVOTE;
+    raft_send(r, (struct raft_message){.type = pre ? RAFT_MSG_PREVOTE : RAFT_MSG_VOTE,
+                                       .to = id,
+                                       .term = pre ? r->term + 1 : r->term,
+                                       .index = raft_log_last(&r->log),
+                                       .log_term = raft_log_last_term(&r->log),
+                                       .commit = r->commit,
+                                       .hint_term = raft_log_term_at(&r->log, r->commit),
+                                       .force = kind == CAMPAIGN_TRANSFER});
 }
 
 static void request_votes(struct raft *r, enum raft_campaign_kind kind);
@@ -121,17 +136,9 @@ static void count_votes(struct raft *r)
 
 static void request_votes(struct raft *r, enum raft_campaign_kind kind)
 {
-    bool pre = kind == CAMPAIGN_PREVOTE;
     for (size_t i = 0; i < r->conf.voter_count; i++) {
-        uint64_t id = r->conf.voters[i];
-        if (id == r->id)
-            continue;
-        raft_send(r, (struct raft_message){.type = pre ? RAFT_MSG_PREVOTE : RAFT_MSG_VOTE,
-                                           .to = id,
-                                           .term = pre ? r->term + 1 : r->term,
-                                           .index = raft_log_last(&r->log),
-                                           .log_term = raft_log_last_term(&r->log),
-                                           .force = kind == CAMPAIGN_TRANSFER});
+        if (r->conf.voters[i] != r->id)
+            request_vote(r, r->conf.voters[i], kind);
     }
 }
 
@@ -224,29 +231,35 @@ static int compare_logs(const struct raft *r, const struct raft_message *m)
 
 static bool may_grant(const struct raft *r, const struct raft_message *m)
 {
-    bool pre = m->type == RAFT_MSG_PREVOTE;
     bool free_vote = r->vote == m->from || (r->vote == 0 && r->leader == 0) ||
-                     (pre && m->term > r->term); /* a vote in a later term is free */
-    if (!free_vote)
+                     /* a vote in a later term is free */
+                     (m->type == RAFT_MSG_PREVOTE && m->term > r->term);
+    return free_vote && compare_logs(r, m) >= 0;
+}
+
+/* Two members that saw the same leader go ask at the same time. With equal logs the one with the greater
+ * id goes on alone, else their votes would be split; it asks the other again, which may have refused
+ * before it noticed. Not for long: when it can't win, the other one must be able to. */
+static bool goes_first(struct raft *r, const struct raft_message *m)
+{
+    if (m->type != RAFT_MSG_PREVOTE || r->role != RAFT_PRECANDIDATE || r->hasty_ticks == 0 ||
+        m->term != r->term + 1 || m->from > r->id || compare_logs(r, m) != 0)
         return false;
-    int order = compare_logs(r, m);
-    /* Two members that saw the same leader go ask at the same time. With equal logs the one with the
-     * greater id goes on alone, else their votes would be split. Not for long: when it can't
-     * win, the other one must be able to. */
-    if (pre && order == 0 && r->role == RAFT_PRECANDIDATE && r->hasty_ticks > 0 && m->from < r->id)
-        return false;
-    return order >= 0;
+    request_vote(r, m->from, CAMPAIGN_PREVOTE);
+    return true;
 }
 
 void raft_recv_vote(struct raft *r, const struct raft_message *m)
 {
     bool pre = m->type == RAFT_MSG_PREVOTE;
-    bool granted = may_grant(r, m);
+    bool granted = may_grant(r, m) && !goes_first(r, m);
     /* A granted pre-vote carries the term that was asked for (this member's own may be lower), a refused
      * one this member's. */
     raft_send(r, (struct raft_message){.type = pre ? RAFT_MSG_PREVOTE_REPLY : RAFT_MSG_VOTE_REPLY,
                                        .to = m->from,
                                        .term = pre && granted ? m->term : r->term,
+                                       .commit = r->commit,
+                                       .hint_term = raft_log_term_at(&r->log, r->commit),
                                        .reject = !granted});
     if (pre || !granted)
         return;
@@ -256,6 +269,17 @@ void raft_recv_vote(struct raft *r, const struct raft_message *m)
     r->hasty_ticks = 0;
     r->election_elapsed = 0; /* "... or granting vote to candidate" */
     raft_draw_timeout(r);
+}
+
+/* Vote requests and their answers tell what their sender knows to be committed, since it may be the
+ * membership that the election hangs on. A member that remains alone when another was removed, but hasn't
+ * learned of the commit, needs that one's vote, and won't get it if the other's log is longer; a member
+ * made a voter that hasn't learned of it won't campaign, though its log may be the longest. */
+void raft_learn_commit(struct raft *r, const struct raft_message *m)
+{
+    if (r->role != RAFT_LEADER && !r->snapshot.waiting &&
+        raft_log_matches(&r->log, m->commit, m->hint_term))
+        raft_commit_to(r, m->commit);
 }
 
 void raft_recv_vote_reply(struct raft *r, const struct raft_message *m)

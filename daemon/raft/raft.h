@@ -105,7 +105,7 @@ enum raft_message_type {
     RAFT_MSG_APPEND = 1,   /* AppendEntries */
     RAFT_MSG_APPEND_REPLY, /* index: match, or with reject: reject_hint/hint_term */
     RAFT_MSG_VOTE,         /* RequestVote; force: by leader transfer, ignores the leader's lease */
-    RAFT_MSG_VOTE_REPLY,
+    RAFT_MSG_VOTE_REPLY, /* all four about votes: commit/hint_term, what the sender knows committed */
     RAFT_MSG_PREVOTE,
     RAFT_MSG_PREVOTE_REPLY,
     RAFT_MSG_HEARTBEAT, /* context: the read round that an answer confirms, 0: none */
@@ -115,7 +115,7 @@ enum raft_message_type {
     RAFT_MSG_READ_INDEX,       /* follower to leader: context */
     RAFT_MSG_READ_INDEX_REPLY, /* index: safe to read at, context; reject: no leader here */
     RAFT_MSG_TIMEOUT_NOW,      /* leader transfer: campaign at once */
-    RAFT_MSG_TRANSFER_LEADER,  /* follower asks its leader to hand over to `from` */
+    RAFT_MSG_TRANSFER_LEADER, /* follower asks its leader to hand over to `context`, 0: to `from` */
     RAFT_MSG_TYPE_MAX = RAFT_MSG_TRANSFER_LEADER,
 };
 

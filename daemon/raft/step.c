@@ -9,6 +9,12 @@ static bool from_leader(const struct raft_message *m)
            m->type == RAFT_MSG_SNAPSHOT;
 }
 
+static bool about_votes(const struct raft_message *m)
+{
+    return m->type == RAFT_MSG_VOTE || m->type == RAFT_MSG_VOTE_REPLY ||
+           m->type == RAFT_MSG_PREVOTE || m->type == RAFT_MSG_PREVOTE_REPLY;
+}
+
 static void refuse(struct raft *r, uint64_t to, enum raft_message_type type)
 {
     raft_send(r, (struct raft_message){.type = type, .to = to, .reject = true});
@@ -20,8 +26,9 @@ static bool newer_term(struct raft *r, const struct raft_message *m)
 {
     if (m->type == RAFT_MSG_VOTE || m->type == RAFT_MSG_PREVOTE) {
         /* "if a server receives a RequestVote request within the minimum election timeout of hearing
-         * from a current leader, it does not update its term or grant its vote" (thesis 4.2.3). */
-        if (!m->force && raft_in_lease(r)) {
+         * from a current leader, it does not update its term or grant its vote" (thesis 4.2.3). If it is
+         * that leader itself who asks, it has started anew. */
+        if (!m->force && raft_in_lease(r) && m->from != r->leader) {
             if (m->type == RAFT_MSG_PREVOTE)
                 refuse(r, m->from, RAFT_MSG_PREVOTE_REPLY);
             return false;
@@ -114,6 +121,8 @@ enum errc raft_step(struct raft *r, const struct raft_message *m)
 {
     if (!raft_message_valid(r, m))
         return ERR_INVALID;
+    if (about_votes(m))
+        raft_learn_commit(r, m); /* of whatever term: what is committed stays so */
     bool has_term = m->term != 0;
     if (has_term && m->term > r->term && !newer_term(r, m))
         return ERR_OK;

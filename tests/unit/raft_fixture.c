@@ -277,6 +277,7 @@ void fixture_free(struct fixture *f)
         raft_entry_unref(f->committed[i]);
     free(f->committed);
     free(f->committed_conf);
+    free(f->committed_term);
     free(f->leaders);
     free(f->queue);
     buf_free(&f->out);

@@ -57,6 +57,7 @@ struct fixture {
     /* What has been applied, by index, and the membership after it. */
     struct raft_entry **committed;
     struct raft_conf *committed_conf;
+    uint64_t *committed_term; /* of the first member that applied it: not before it was committed */
     size_t committed_count, committed_cap;
     uint64_t *leaders; /* by term */
     size_t leaders_cap;

@@ -144,6 +144,7 @@ static void heal(struct run *r)
     for (size_t i = 0; i < 200 && fixture_leader(f) == 0; i++)
         fixture_tick_all(f, 1);
     fixture_tick_all(f, 6 * FIXTURE_ELECTION_TICKS);
+    show(r);
     uint64_t leader = fixture_leader(f);
     assert_int_not_equal(leader, 0);
     assert_int_equal(fixture_propose(f, leader, "last"), ERR_OK);
