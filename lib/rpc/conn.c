@@ -163,7 +163,7 @@ void conn_start(struct conn *c, const nghttp2_session_callbacks *callbacks, uint
 
 void conn_schedule_flush(struct conn *c)
 {
-    if (!c->ended && c->session)
+    if (!c->ended && !c->silent && c->session)
         turn_add_flush(c->turn, &c->flush);
 }
 
@@ -250,7 +250,7 @@ static bool fill_out(struct conn *c)
 
 void conn_flush_now(struct conn *c)
 {
-    if (c->ended || c->writing)
+    if (c->ended || c->writing || c->silent)
         return;
     int writes = 0;
     for (;;) {

@@ -26,7 +26,7 @@
 /* Bytes in one write: large enough that the system call does not count, small enough to be cheap. */
 #define CONN_OUT_MAX (256 * 1024)
 /* Bytes of incomplete or held back messages of all calls of a connection: over the first the
- * connection's window closes for paused calls, over the second calls are refused. */
+ * connection's window closes for paused calls, over the second a server refuses calls. */
 #define CONN_HELD_MAX (16 * 1024 * 1024)
 #define CONN_BUFFERED_MAX (256 * 1024 * 1024)
 /* "SETTINGS_MAX_HEADER_LIST_SIZE": a token and some metadata, not a body. */
@@ -61,8 +61,9 @@ struct conn {
     struct buf out;
     uv_write_t write;
     uv_shutdown_t shutdown;
-    bool
-        bounded; /* stop reading while too much waits to be sent: only a server may, or both stop */
+    /* Stop reading while too much waits to be sent. A server only: if both sides did, both would stop. */
+    bool bounded;
+    bool silent; /* nothing goes out yet: a server sets it before conn_start */
     bool reading;
     bool writing;         /* `out` is libuv's until the write is done */
     bool ended;           /* ops->down has run; the session is not to be used */

@@ -8,8 +8,9 @@
  *
  * Flow control: a sender's queue is bounded (RPC_SEND_QUEUE_MAX bytes a call): *_send() takes any one
  * message, and *_writable() says whether the peer keeps up; producers that see false wait for the
- * `writable` callback. A receiver that is behind stops reading (*_pause/_resume): the HTTP/2 windows fill
- * and the peer stops. A message over the limit is refused with RESOURCE_EXHAUSTED by its length prefix,
+ * `writable` callback (one that goes on all the same has its call cut when it is 64 times over). A
+ * receiver that is behind stops reading (*_pause/_resume): the HTTP/2 windows fill and the peer stops.
+ * A message over the limit is refused with RESOURCE_EXHAUSTED by its length prefix,
  * before any of it is buffered.
  *
  * All of what one loop iteration produces for a connection goes out in one write.
@@ -85,25 +86,25 @@ void rpc_server_stop(struct rpc_server *s, uint64_t grace_ms, void (*stopped)(vo
 
 void rpc_call_set_user(struct rpc_call *call, void *user);
 void *rpc_call_user(const struct rpc_call *call);
-const char *rpc_call_peer(
-    const struct rpc_call *call); /* "127.0.0.1:4711", "unix:", for log lines */
+/* "127.0.0.1:4711", "unix:", for log lines. */
+const char *rpc_call_peer(const struct rpc_call *call);
 /* A request header, or BYTES_EMPTY with p == NULL if it isn't there. */
 struct bytes rpc_call_header(const struct rpc_call *call, const char *name);
-uint64_t rpc_call_deadline_ms(
-    const struct rpc_call *call); /* on uv_now()'s clock; UINT64_MAX: none */
+/* On uv_now()'s clock; UINT64_MAX: none. */
+uint64_t rpc_call_deadline_ms(const struct rpc_call *call);
 
 void rpc_call_send(struct rpc_call *call, struct bytes message);
 bool rpc_call_writable(const struct rpc_call *call);
 size_t rpc_call_queued(const struct rpc_call *call); /* bytes not yet handed to the connection */
-void rpc_call_pause(struct rpc_call *call); /* no more `message` callbacks; windows close */
-void rpc_call_resume(
-    struct rpc_call *call); /* may deliver buffered messages from the loop, later */
+/* No more `message` callbacks; windows close. Resume delivers what was held back from the loop, later. */
+void rpc_call_pause(struct rpc_call *call);
+void rpc_call_resume(struct rpc_call *call);
 
 /* Ends the call: what was sent goes out, then trailers with the status (0: OK). Exactly once. */
 void rpc_call_finish(struct rpc_call *call, int grpc_status, const char *text);
-void rpc_call_fail(struct rpc_call *call,
-                   enum errc code); /* finish with the code's status and text */
-void rpc_call_reply(struct rpc_call *call, struct bytes message); /* send, then finish with OK */
+/* The same with the code's status and text; and: send, then finish with OK. */
+void rpc_call_fail(struct rpc_call *call, enum errc code);
+void rpc_call_reply(struct rpc_call *call, struct bytes message);
 
 /* ---- Client ------------------------------------------------------------------------------------ */
 
@@ -115,8 +116,9 @@ struct rpc_stream; /* one call as the client sees it */
 struct rpc_channel_config {
     size_t message_max;          /* of an answer; 0: unlimited but for INT32_MAX */
     uint64_t connect_timeout_ms; /* 0: 5,000 */
-    uint64_t
-        keepalive_ms; /* PING after this long without a frame; unanswered as long again: lost; 0: off */
+    /* PING after this long without a byte while calls are open (etcd takes pings without calls for an
+     * attack); unanswered as long again: lost; 0: off. */
+    uint64_t keepalive_ms;
     /* The connection came up or went down, with the reason (ERR_OK: up). `refused` tells a reset or
      * refused connection (the process is gone) from a time-out. */
     void (*state)(void *ctx, struct rpc_channel *ch, bool up, bool refused, const char *reason);
@@ -129,7 +131,8 @@ struct rpc_channel *rpc_channel_new(uv_loop_t *loop, const char *url,
 void rpc_channel_connect(struct rpc_channel *ch);
 bool rpc_channel_is_up(const struct rpc_channel *ch);
 const char *rpc_channel_url(const struct rpc_channel *ch);
-/* Ends all calls (`closed` with UNAVAILABLE), closes and frees; callbacks run before it returns. */
+/* Ends all calls (`closed` with UNAVAILABLE), closes and frees; callbacks run before it returns and must
+ * not open calls on it any more. */
 void rpc_channel_free(struct rpc_channel *ch);
 
 struct rpc_stream_handler {
@@ -152,8 +155,8 @@ bool rpc_stream_writable(const struct rpc_stream *st);
 void rpc_stream_half_close(struct rpc_stream *st);
 void rpc_stream_pause(struct rpc_stream *st);
 void rpc_stream_resume(struct rpc_stream *st);
-void rpc_stream_cancel(
-    struct rpc_stream *st); /* RST_STREAM(CANCEL); `closed` does not run any more */
+/* RST_STREAM(CANCEL); `closed` does not run any more. */
+void rpc_stream_cancel(struct rpc_stream *st);
 
 /* One request, one answer: `done` exactly once with status 0 and the answer, or a status and its text;
  * `sent` as in `closed`. The handle is for rpc_stream_cancel() only. */

@@ -158,6 +158,9 @@ static const struct transfer_ops call_ops = {
     .freed = on_freed,
 };
 
+/* What a usual request's headers take, so that they are one allocation. */
+#define METADATA_BYTES 512
+
 /* ---- Beginning and end ------------------------------------------------------------------------- */
 
 struct rpc_call *call_new(struct server_conn *sc, int32_t stream_id)
@@ -168,6 +171,7 @@ struct rpc_call *call_new(struct server_conn *sc, int32_t stream_id)
     transfer_attach(&call->t, &sc->c, stream_id);
     deadline_init(&call->deadline, on_deadline);
     list_append(&sc->calls, &call->link);
+    buf_reserve(&call->metadata.packed, METADATA_BYTES);
     return call;
 }
 

@@ -39,6 +39,8 @@ static bool check_preface(struct conn *c, struct bytes bytes)
         i++;
     if (i == bytes.n || seen + i == NGHTTP2_CLIENT_MAGIC_LEN) {
         sc->preface_seen += i;
+        /* Settings before it would spoil the answer to HTTP/1.1. */
+        c->silent = sc->preface_seen < NGHTTP2_CLIENT_MAGIC_LEN;
         return true;
     }
     char start[16];
@@ -233,6 +235,7 @@ struct server_conn *server_conn_new(struct rpc_server *s, bool is_unix)
 void server_conn_start(struct server_conn *sc)
 {
     struct rpc_server *s = sc->server;
+    sc->c.silent = true;
     conn_start(&sc->c, s->callbacks, s->config.streams_max);
     deadline_set(&s->deadlines, &sc->preface, uv_now(s->loop) + SERVER_PREFACE_MS);
 }
@@ -242,6 +245,10 @@ void server_conn_goaway(struct server_conn *sc)
     nghttp2_session *session = sc->c.session;
     if (sc->c.ended)
         return;
+    if (sc->c.silent) {
+        conn_end(&sc->c, false, "the server stops");
+        return;
+    }
     nghttp2_submit_goaway(session, NGHTTP2_FLAG_NONE,
                           nghttp2_session_get_last_proc_stream_id(session), NGHTTP2_NO_ERROR, NULL,
                           0);

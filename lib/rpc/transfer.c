@@ -225,7 +225,7 @@ static void deliver(struct transfer *t, size_t arrived)
     else
         frame_keep(&t->rx);
     settle(t, arrived);
-    if (t->conn && t->conn->buffered > CONN_BUFFERED_MAX && !t->deaf) {
+    if (t->conn && t->conn->bounded && t->conn->buffered > CONN_BUFFERED_MAX && !t->deaf) {
         t->ops->broken(t, GRPC_RESOURCE_EXHAUSTED,
                        "the connection has too many unfinished messages");
         transfer_deafen(t);

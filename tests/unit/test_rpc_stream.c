@@ -369,6 +369,34 @@ static void test_many_paused(void **state)
     assert_int_equal(c.status, 14); /* the channel was freed under it */
 }
 
+/* Producers that ignore that they are to wait: a bug of ours, but it must not take all memory. */
+static void test_overrun(void **state)
+{
+    struct fixture f;
+    struct service s;
+    struct client c, second = {0};
+    (void)state;
+    start(&f, &s, &c, "/test.Stream/Sink");
+    s.pause_each = true;
+    for (uint32_t i = 0; i < 100; i++)
+        send_number(&c, i, 1024 * 1024);
+    assert_int_equal(c.closed, 0); /* not from inside */
+    RUN_UNTIL(&f.loop, c.closed);
+    assert_int_equal(c.status, 8);
+
+    second.stream = rpc_stream_open(f.channel, "/test.Stream/Echo", 0, NULL, 0, &handler, &second);
+    rpc_stream_pause(second.stream);
+    send_number(&second, 0, 4);
+    RUN_UNTIL(&f.loop, s.call && s.messages);
+    uint8_t *message = calloc(1, 1024 * 1024);
+    for (int i = 0; i < 100; i++)
+        rpc_call_send(s.call, bytes_of(message, 1024 * 1024));
+    free(message);
+    RUN_UNTIL(&f.loop, second.closed && !s.call);
+    assert_int_equal(second.status, 8);
+    fixture_end(&f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -378,6 +406,7 @@ int main(void)
         cmocka_unit_test(test_slow_server),
         cmocka_unit_test(test_end_after_pause),
         cmocka_unit_test(test_many_paused),
+        cmocka_unit_test(test_overrun),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
