@@ -134,12 +134,12 @@ static enum errc apply_command(struct replica *r, const struct raft_entry *e, st
 {
     struct arena arena = {0};
     struct apply_result result = {0};
-    struct replica_op *op = op_find(r, peek_id(e));
+    struct replica_op *op = request_find(r, peek_id(e));
     enum errc code = apply_entry(r->apply, e, &arena, op ? &result : NULL, err);
     /* Again: a watcher's callback may have cancelled it. */
-    op = code == ERR_OK && op ? op_find(r, result.request_id) : NULL;
+    op = code == ERR_OK && op ? request_find(r, result.request_id) : NULL;
     if (op && op->kind == OP_PROPOSAL)
-        op_complete(op, &result);
+        request_complete(op, &result);
     arena_free(&arena);
     return code;
 }
@@ -223,7 +223,7 @@ bool replica_poll(struct replica *r)
     replica_refresh(r);
     leader_watch(r);
     read_complete(r);
-    ops_deliver_finished(r);
+    requests_deliver_finished(r);
     bool watching = watch_hub_work(r->hub);
     return watching || raft_has_ready(r->raft) || may_apply(r) || !list_empty(&r->finished) ||
            (!r->read_context && !list_empty(&r->reads_waiting) && r->status.leader);

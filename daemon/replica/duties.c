@@ -134,7 +134,7 @@ static void publish(struct replica *r)
 void duties_tick(struct replica *r)
 {
     r->ticks++;
-    ops_time_out(r);
+    requests_time_out(r);
     leader_watch(r);
     leader_duties(r);
     trim_history(r);

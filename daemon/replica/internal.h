@@ -140,17 +140,18 @@ static inline bool replica_leads(const struct replica *r)
 /* ---- recover.c ---- */
 enum errc replica_recover(struct replica *r, char ret_note[512], struct error *err);
 
-/* ---- ops.c ---- */
-struct replica_op *op_new(struct replica *r, enum op_kind kind, void *ctx);
-struct replica_op *op_find(struct replica *r, uint64_t id);
-void op_register(struct replica_op *op);                  /* under its id */
-void op_finish(struct replica_op *op, enum errc outcome); /* `done` is called from replica_poll() */
-void op_free(struct replica_op *op);
+/* ---- requests.c ---- */
+struct replica_op *request_new(struct replica *r, enum op_kind kind, void *ctx);
+struct replica_op *request_find(struct replica *r, uint64_t id);
+void request_register(struct replica_op *op); /* under its id */
+void request_finish(struct replica_op *op,
+                    enum errc outcome); /* `done` is called from replica_poll() */
+void request_free(struct replica_op *op);
 /* Frees it and calls `done` with a result now. */
-void op_complete(struct replica_op *op, const struct apply_result *result);
-void ops_deliver_finished(struct replica *r);
-void ops_time_out(struct replica *r);
-void ops_stop(struct replica *r); /* all end with ERR_STOPPED, at once */
+void request_complete(struct replica_op *op, const struct apply_result *result);
+void requests_deliver_finished(struct replica *r);
+void requests_time_out(struct replica *r);
+void requests_stop(struct replica *r); /* all end with ERR_STOPPED, at once */
 
 /* ---- propose.c ---- */
 uint64_t propose_next_id(struct replica *r);

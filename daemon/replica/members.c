@@ -259,12 +259,12 @@ enum errc members_apply_conf(struct replica *r, const struct raft_entry *e, stru
     struct raft_conf conf;
     raft_apply_conf(r->raft, code == ERR_OK ? &c : NULL, &conf);
     check_same(r, &conf);
-    struct replica_op *op = op_find(r, get_le64(context.p));
+    struct replica_op *op = request_find(r, get_le64(context.p));
     raftpb__member__free_unpacked(wire, NULL);
     if (code == ERR_OK)
         members_tell(r);
     if (op)
-        op_finish(op, code);
+        request_finish(op, code);
     tell_if_removed(r);
     return ERR_OK;
 }
@@ -356,7 +356,7 @@ struct replica_op *replica_conf_change(struct replica *r, enum raft_conf_change_
                                        const struct replica_member *member,
                                        void (*done)(void *ctx, enum errc code), void *ctx)
 {
-    struct replica_op *op = op_new(r, OP_CONF, ctx);
+    struct replica_op *op = request_new(r, OP_CONF, ctx);
     op->done_code = done;
     uint64_t id = propose_next_id(r);
     struct raft_conf_change c = {type, member->id};
@@ -364,12 +364,12 @@ struct replica_op *replica_conf_change(struct replica *r, enum raft_conf_change_
     raft_set_time(r->raft, r->config.env->wall_ns(r->config.env));
     enum errc code = r->failed ? ERR_STOPPED : propose(r, &c, member, id);
     if (code != ERR_OK) {
-        op_finish(op, code);
+        request_finish(op, code);
         return op;
     }
     op->id = id;
     op->sent_term = r->status.term;
-    op_register(op);
+    request_register(op);
     list_append(&r->sent, &op->link);
     replica_wake(r);
     return op;

@@ -73,7 +73,7 @@ static struct replica_op *enqueue(struct replica *r, Raftpb__InternalRequest *re
                                   void (*done)(void *ctx, const struct apply_result *result),
                                   void *ctx)
 {
-    struct replica_op *op = op_new(r, OP_PROPOSAL, ctx);
+    struct replica_op *op = request_new(r, OP_PROPOSAL, ctx);
     op->done_result = done;
     op->internal = internal;
     op->has_session = request->client_id != 0;
@@ -87,14 +87,14 @@ static struct replica_op *enqueue(struct replica *r, Raftpb__InternalRequest *re
         code = ERR_STOPPED;
     if (code != ERR_OK) {
         free(data);
-        op_finish(op, code);
+        request_finish(op, code);
         return op;
     }
     op->data = data;
     op->size = size;
     r->proposal_bytes += size;
     op->id = request->id;
-    op_register(op);
+    request_register(op);
     list_append(&r->unsent, &op->link);
     replica_wake(r);
     return op;
@@ -138,7 +138,7 @@ void propose_pending(struct replica *r)
         if (code == ERR_NO_LEADER || code == ERR_UNAVAILABLE)
             return; /* they wait for a leader, or for the end of a transfer */
         if (code != ERR_OK) {
-            op_finish(op, code);
+            request_finish(op, code);
             continue;
         }
         op->sent_term = r->status.term;
@@ -164,7 +164,7 @@ void propose_settle(struct replica *r, uint64_t term)
             list_append(&r->unsent, &op->link);
             replica_wake(r);
         } else {
-            op_finish(op, ERR_TIMEOUT_LEADER_FAIL);
+            request_finish(op, ERR_TIMEOUT_LEADER_FAIL);
         }
     }
 }

@@ -5,12 +5,12 @@
 struct replica_op *replica_read(struct replica *r, void (*done)(void *ctx, enum errc code),
                                 void *ctx)
 {
-    struct replica_op *op = op_new(r, OP_READ, ctx);
+    struct replica_op *op = request_new(r, OP_READ, ctx);
     op->done_code = done;
     if (r->failed)
-        op_finish(op, ERR_STOPPED);
+        request_finish(op, ERR_STOPPED);
     else if (r->read_count > REPLICA_READS_MAX)
-        op_finish(op, ERR_TOO_MANY_REQUESTS);
+        request_finish(op, ERR_TOO_MANY_REQUESTS);
     else
         list_append(&r->reads_waiting, &op->link);
     replica_wake(r);
@@ -73,6 +73,6 @@ void read_complete(struct replica *r)
     }
     while (!list_empty(&batch)) {
         struct replica_op *op = CONTAINER_OF(batch.next, struct replica_op, link);
-        op_complete(op, &(struct apply_result){.code = ERR_OK});
+        request_complete(op, &(struct apply_result){.code = ERR_OK});
     }
 }

@@ -117,7 +117,7 @@ void replica_close(struct replica *r)
     if (!r)
         return;
     r->closing = true;
-    ops_stop(r);
+    requests_stop(r);
     end_snapshots(r);
     wal_close(r->wal);
     if (r->in.installing) {
@@ -135,9 +135,9 @@ void replica_abandon(struct replica *r)
         return;
     r->closing = true;
     while (!list_empty(&r->timers))
-        op_free(CONTAINER_OF(r->timers.next, struct replica_op, timer));
+        request_free(CONTAINER_OF(r->timers.next, struct replica_op, timer));
     while (!list_empty(&r->finished))
-        op_free(CONTAINER_OF(r->finished.next, struct replica_op, link));
+        request_free(CONTAINER_OF(r->finished.next, struct replica_op, link));
     end_snapshots(r);
     wal_close(r->wal);
     mvcc_abandon(r->store);

@@ -20,7 +20,7 @@ static uint64_t timeout_ms(const struct replica *r)
     return 5000 + 2 * r->config.election_ticks * r->config.tick_ms; /* etcd's ReqTimeout() */
 }
 
-struct replica_op *op_new(struct replica *r, enum op_kind kind, void *ctx)
+struct replica_op *request_new(struct replica *r, enum op_kind kind, void *ctx)
 {
     struct replica_op *op = xcalloc(1, sizeof(*op));
     op->replica = r;
@@ -37,12 +37,12 @@ struct replica_op *op_new(struct replica *r, enum op_kind kind, void *ctx)
     return op;
 }
 
-struct replica_op *op_find(struct replica *r, uint64_t id)
+struct replica_op *request_find(struct replica *r, uint64_t id)
 {
     return id ? *slot(r, id) : NULL;
 }
 
-void op_register(struct replica_op *op)
+void request_register(struct replica_op *op)
 {
     assert(op->id && !op->next);
     struct replica_op **at = slot(op->replica, op->id);
@@ -50,7 +50,7 @@ void op_register(struct replica_op *op)
     *at = op;
 }
 
-static void op_unregister(struct replica_op *op)
+static void request_unregister(struct replica_op *op)
 {
     if (op->id == 0)
         return;
@@ -61,7 +61,7 @@ static void op_unregister(struct replica_op *op)
     op->id = 0;
 }
 
-static void op_drop_data(struct replica_op *op)
+static void request_drop_data(struct replica_op *op)
 {
     if (op->data)
         op->replica->proposal_bytes -= op->size;
@@ -69,11 +69,11 @@ static void op_drop_data(struct replica_op *op)
     op->data = NULL;
 }
 
-void op_free(struct replica_op *op)
+void request_free(struct replica_op *op)
 {
     struct replica *r = op->replica;
-    op_unregister(op);
-    op_drop_data(op);
+    request_unregister(op);
+    request_drop_data(op);
     list_remove(&op->link);
     list_remove(&op->timer);
     if (op->kind == OP_READ)
@@ -87,22 +87,22 @@ void op_free(struct replica_op *op)
     free(op);
 }
 
-void op_complete(struct replica_op *op, const struct apply_result *result)
+void request_complete(struct replica_op *op, const struct apply_result *result)
 {
     void (*done_result)(void *, const struct apply_result *) = op->done_result;
     void (*done_code)(void *, enum errc) = op->done_code;
     void *ctx = op->ctx;
-    op_free(op);
+    request_free(op);
     if (done_result)
         done_result(ctx, result);
     else if (done_code)
         done_code(ctx, result->code);
 }
 
-void op_finish(struct replica_op *op, enum errc outcome)
+void request_finish(struct replica_op *op, enum errc outcome)
 {
-    op_unregister(op); /* a late result finds nobody */
-    op_drop_data(op);
+    request_unregister(op); /* a late result finds nobody */
+    request_drop_data(op);
     list_remove(&op->timer);
     list_remove(&op->link);
     op->outcome = outcome;
@@ -113,10 +113,10 @@ void op_finish(struct replica_op *op, enum errc outcome)
 static void deliver_first(struct list *l)
 {
     struct replica_op *op = CONTAINER_OF(l->next, struct replica_op, link);
-    op_complete(op, &(struct apply_result){.code = op->outcome});
+    request_complete(op, &(struct apply_result){.code = op->outcome});
 }
 
-void ops_deliver_finished(struct replica *r)
+void requests_deliver_finished(struct replica *r)
 {
     /* Only what is there now: a `done` may ask again and fail again. */
     struct list batch;
@@ -147,26 +147,26 @@ static enum errc timeout_reason(const struct replica *r, const struct replica_op
     return voters && active < voters / 2 + 1 ? ERR_TIMEOUT_CONNECTION : ERR_TIMEOUT;
 }
 
-void ops_time_out(struct replica *r)
+void requests_time_out(struct replica *r)
 {
     uint64_t now = replica_now_ms(r);
     while (!list_empty(&r->timers)) {
         struct replica_op *op = CONTAINER_OF(r->timers.next, struct replica_op, timer);
         if (op->deadline_ms > now)
             break;
-        op_finish(op, timeout_reason(r, op));
+        request_finish(op, timeout_reason(r, op));
     }
 }
 
-void ops_stop(struct replica *r)
+void requests_stop(struct replica *r)
 {
     while (!list_empty(&r->timers))
-        op_finish(CONTAINER_OF(r->timers.next, struct replica_op, timer), ERR_STOPPED);
+        request_finish(CONTAINER_OF(r->timers.next, struct replica_op, timer), ERR_STOPPED);
     while (!list_empty(&r->finished))
         deliver_first(&r->finished);
 }
 
 void replica_cancel(struct replica_op *op)
 {
-    op_free(op);
+    request_free(op);
 }
