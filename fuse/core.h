@@ -77,6 +77,7 @@ struct core_change {
     const char *path2; /* CHANGE_RENAME: the new path; CHANGE_SYMLINK: the target; else NULL */
     uint64_t ino;      /* kernel's node id to invalidate; 0: the kernel has no inode of it */
     uint32_t mode;     /* permission bits for CHANGE_CREATE, _MKDIR, _ATTRIB */
+    bool content;      /* CHANGE_CREATE: write one byte before the close: MODIFY as well */
     uint64_t token;    /* hand it back with core_replayed() */
 };
 
@@ -172,7 +173,7 @@ void core_readlink(struct core *c, const struct caller *who, uint64_t ino, core_
 
 void core_opendir(struct core *c, const struct caller *who, uint64_t ino, core_done done,
                   void *ctx);
-/* Answers with `done` after the last `add`. */
+/* Answers with `done` after the last `add`; `sink` must live until then. */
 void core_readdir(struct core *c, const struct caller *who, uint64_t fh, uint64_t offset,
                   const struct core_dir_sink *sink, core_done done, void *ctx);
 void core_releasedir(struct core *c, uint64_t fh);

@@ -1,0 +1,252 @@
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+
+#include "fuse/state.h"
+
+/* What create, mknod, mkdir and symlink have in common: a key that must not exist yet. */
+
+static void reply_created(struct op *op, struct node *n, bool is_dir, struct handle *h)
+{
+    struct core *c = op->c;
+    struct core_reply reply = {.fh = (uintptr_t)h};
+    struct inode *i = inode_of(c, n, is_dir);
+    i->lookups++;
+    inode_view_set(c, i, op->ino, op->name);
+    inode_stat(c, i, &reply.st);
+    op_reply(op, &reply);
+}
+
+/* The place of the new name, or NULL with the answer given. */
+static struct node *new_place(struct op *op, struct place *p, bool is_dir)
+{
+    int error = 0;
+    struct node *dir = dir_node(op->c, op->ino, &error);
+    if (dir)
+        error = place_name_error(op->c, dir, op->name, is_dir);
+    if (dir && !error) {
+        place_find(op->c, dir, op->name, p);
+        if (p->node)
+            error = EEXIST;
+    }
+    if (error) {
+        op_fail(op, error);
+        return NULL;
+    }
+    return dir;
+}
+
+/* No key of this name, neither as a file nor as a directory. */
+static void txn_if_free(struct txn *t, struct bytes file_key, struct bytes dir_key)
+{
+    struct buf end = {0};
+    range_end_of(dir_key, &end);
+    txn_if(t, file_key, STORE_CREATE, STORE_EQUAL, 0);
+    txn_if_range(t, dir_key, buf_bytes(&end), STORE_CREATE, STORE_EQUAL, 0);
+    buf_free(&end);
+}
+
+static void keys_of(struct core *c, const struct place *p, const char *name, struct buf *ret_file,
+                    struct buf *ret_dir)
+{
+    node_full_key(c, p->dir, true, ret_file);
+    if (p->self)
+        ret_file->n--; /* the directory's key without its '/' */
+    else
+        codec_decode(bytes_str(name), ret_file);
+    buf_append(ret_dir, ret_file->p, ret_file->n);
+    buf_append(ret_dir, "/", 1);
+}
+
+static void created(struct op *op, const struct store_txn_result *r)
+{
+    struct core *c = op->c;
+    bool is_dir = S_ISDIR(op->mode), opens = op->extra != NULL;
+    int error = 0;
+    if (r->code != ERR_OK || !r->succeeded) {
+        op_fail(op, r->code != ERR_OK ? core_errno(r->code) : EEXIST);
+        return;
+    }
+    struct node *dir = dir_node(c, op->ino, &error);
+    mirror_apply_txn(c, &op->txn, r);
+    struct place p = {0};
+    if (dir && (dir = dir_node(c, op->ino, &error)))
+        place_find(c, dir, op->name, &p);
+    if (!p.node || p.is_dir != is_dir) { /* made, and gone again already */
+        op_fail(op, ESTALE);
+        return;
+    }
+    struct handle *h = NULL;
+    if (opens) {
+        struct inode *i = place_inode(c, &p);
+        h = handle_new(c, i, (int)op->flags, &op->who);
+        h->base_revision = r->revision;
+        h->loaded = !h->append;
+    }
+    reply_created(op, p.node, is_dir, h);
+}
+
+/* The cluster decides who makes it. op->mode has type and permissions, op->value the content. */
+static void create_in_cluster(struct op *op, const struct place *p, const struct meta *m)
+{
+    struct core *c = op->c;
+    bool is_dir = S_ISDIR(op->mode);
+    struct buf file = {0}, dir = {0};
+    keys_of(c, p, op->name, &file, &dir);
+    struct bytes key = buf_bytes(is_dir ? &dir : &file);
+    if (p->self)
+        txn_if(&op->txn, key, STORE_CREATE, STORE_EQUAL, 0);
+    else
+        txn_if_free(&op->txn, buf_bytes(&file), buf_bytes(&dir));
+    txn_put(&op->txn, key, op->value, 0);
+    if (!is_dir)
+        txn_get(&op->txn, key, true);
+    struct bytes below = bytes_of(key.p + c->prefix.n, key.n - c->prefix.n);
+    txn_put_meta(c, &op->txn, below, m, false);
+    buf_free(&file);
+    buf_free(&dir);
+    mirror_txn(op, created);
+}
+
+/* ---- create ----------------------------------------------------------------------------------------- */
+
+static void open_existing(struct op *op, const struct place *p)
+{
+    struct core *c = op->c;
+    struct inode *i = p->is_dir ? NULL : place_inode(c, p);
+    if (p->is_dir || (op->flags & O_EXCL)) {
+        op_fail(op, op->flags & O_EXCL ? EEXIST : EISDIR);
+        return;
+    }
+    if (op_waits_for_inode(op, i))
+        return;
+    struct handle *h = handle_new(c, i, (int)op->flags, &op->who);
+    if (op->flags & O_TRUNC)
+        handle_truncate_all(h);
+    h->checked = p->node->local && !p->node->local->pending;
+    reply_created(op, p->node, false, h);
+}
+
+static void create_local(struct op *op, const struct place *p, const struct meta *m, bool pending)
+{
+    struct core *c = op->c;
+    struct node *n = place_make(c, p, op->name);
+    struct local_file *l = local_make(c, n, pending);
+    meta_copy(m, &l->meta);
+    struct handle *h = handle_new(c, inode_of(c, n, false), (int)op->flags, &op->who);
+    node_settle(c, n);
+    handle_truncate_all(h);
+    h->checked = !pending;
+    reply_created(op, n, false, h);
+}
+
+static void create_run(struct op *op)
+{
+    struct core *c = op->c;
+    struct place p;
+    int error = 0;
+    struct node *dir = dir_node(c, op->ino, &error);
+    if (dir)
+        place_find(c, dir, op->name, &p);
+    if (dir && p.node) {
+        open_existing(op, &p);
+        return;
+    }
+    if (!new_place(op, &p, false))
+        return;
+    struct node *hidden = node_child(c, p.dir, bytes_str(op->name));
+    bool masked = hidden && hidden->masked;
+    bool local = local_name(c, op->name);
+    struct meta m;
+    meta_for_new(c, &op->who, op->mode, false, &m);
+    op->mode = S_IFREG | (op->mode & 07777);
+    if (local || !(op->flags & O_EXCL) || masked)
+        create_local(op, &p, &m, !local);
+    else {
+        op->extra = op; /* opens */
+        create_in_cluster(op, &p, &m);
+    }
+}
+
+void core_create(struct core *c, const struct caller *who, uint64_t parent, const char *name,
+                 uint32_t mode, int flags, core_done done, void *ctx)
+{
+    if (who->replay) {
+        replayed_create(c, parent, name, false, true, done, ctx);
+        return;
+    }
+    struct op *op = op_new(c, who, done, ctx, create_run);
+    op->ino = parent;
+    op->name = xstrdup(name);
+    op->mode = mode;
+    op->flags = (unsigned)flags;
+    create_run(op);
+}
+
+/* ---- mknod, mkdir, symlink -------------------------------------------------------------------------- */
+
+static void make_run(struct op *op)
+{
+    struct core *c = op->c;
+    bool is_dir = S_ISDIR(op->mode);
+    struct place p;
+    struct meta m;
+    if (!new_place(op, &p, is_dir))
+        return;
+    meta_for_new(c, &op->who, op->mode, is_dir, &m);
+    if (S_ISLNK(op->mode)) {
+        m.symlink = true;
+        m.has_mode = false;
+    }
+    if (is_dir || !local_name(c, op->name)) {
+        create_in_cluster(op, &p, &m);
+        return;
+    }
+    struct node *n = place_make(c, &p, op->name);
+    struct local_file *l = local_make(c, n, false);
+    meta_copy(&m, &l->meta);
+    l->value = op->value ? value_ref(op->value) : NULL;
+    inode_of(c, n, false);
+    node_settle(c, n);
+    reply_created(op, n, false, NULL);
+}
+
+static void make(struct core *c, const struct caller *who, uint64_t parent, const char *name,
+                 uint32_t mode, const char *target, core_done done, void *ctx)
+{
+    struct op *op = op_new(c, who, done, ctx, make_run);
+    op->ino = parent;
+    op->name = xstrdup(name);
+    op->mode = mode;
+    op->value = target ? value_new(bytes_str(target)) : NULL;
+    make_run(op);
+}
+
+void core_mknod(struct core *c, const struct caller *who, uint64_t parent, const char *name,
+                uint32_t mode, core_done done, void *ctx)
+{
+    if (who->replay)
+        replayed_create(c, parent, name, false, false, done, ctx);
+    else if (!S_ISREG(mode))
+        core_fail(done, ctx, EPERM);
+    else
+        make(c, who, parent, name, mode, NULL, done, ctx);
+}
+
+void core_mkdir(struct core *c, const struct caller *who, uint64_t parent, const char *name,
+                uint32_t mode, core_done done, void *ctx)
+{
+    if (who->replay)
+        replayed_create(c, parent, name, true, false, done, ctx);
+    else
+        make(c, who, parent, name, S_IFDIR | (mode & 07777), NULL, done, ctx);
+}
+
+void core_symlink(struct core *c, const struct caller *who, const char *target, uint64_t parent,
+                  const char *name, core_done done, void *ctx)
+{
+    if (who->replay)
+        replayed_create(c, parent, name, false, false, done, ctx);
+    else
+        make(c, who, parent, name, S_IFLNK | 0777, target, done, ctx);
+}
