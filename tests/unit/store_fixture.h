@@ -155,7 +155,7 @@ __attribute__((unused)) static void store_remove(struct store *s)
 
 __attribute__((unused)) static void begin(struct store *s)
 {
-    s->index++;
+    s->index = mvcc_applied_index(s->m) + 1;
     mvcc_begin(s->m, s->index, 1, 1000 + s->index);
 }
 

@@ -1,0 +1,292 @@
+/* Flipped bytes in the database: an error that names the file, or the right answer. Never a wrong one. */
+#include <fcntl.h>
+#include <sqlite3.h>
+#include <sys/stat.h>
+
+#include "tests/unit/store_history.h"
+
+static void path_of(struct store *s, const char *name, char *path)
+{
+    snprintf(path, 128, "%s/%s", s->dir, name);
+}
+
+static uint8_t *slurp(struct store *s, const char *name, size_t *ret_n)
+{
+    char path[128];
+    struct stat st;
+    path_of(s, name, path);
+    int fd = open(path, O_RDONLY);
+    assert_true(fd >= 0 && fstat(fd, &st) == 0);
+    uint8_t *p = xmalloc((size_t)st.st_size + 1);
+    assert_int_equal(read(fd, p, (size_t)st.st_size), st.st_size);
+    close(fd);
+    *ret_n = (size_t)st.st_size;
+    return p;
+}
+
+static void spit(struct store *s, const char *name, const uint8_t *p, size_t n)
+{
+    char path[128];
+    path_of(s, name, path);
+    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC, 0600);
+    assert_true(fd >= 0);
+    assert_int_equal(write(fd, p, n), (ssize_t)n);
+    close(fd);
+}
+
+static void expect_advice(const struct error *err, const char *file)
+{
+    assert_non_null(strstr(err->message, file));
+    assert_non_null(strstr(err->message, "remove the member's data directory and let it rejoin"));
+}
+
+/* All states and the history, each line as it is or "corrupt". False: a line is neither. */
+static void compare(struct store *s, char **expected, unsigned *found)
+{
+    int64_t to = mvcc_revision(s->m);
+    for (int64_t rev = mvcc_compact_revision(s->m); rev <= to; rev++) {
+        char *text = look(s, "", "", rev);
+        if (strcmp(text, "corrupt") == 0)
+            ++*found;
+        else
+            assert_string_equal(text, expected[rev]);
+        free(text);
+    }
+    struct mvcc_range all = range_of("", "");
+    struct mvcc_result r;
+    struct error err = {0};
+    int64_t next;
+    if (mvcc_history(s->m, &all, mvcc_compact_revision(s->m), 100000, &r, &next, &err) != ERR_OK) {
+        assert_int_equal(err.code, ERR_CORRUPT);
+        expect_advice(&err, "store.db");
+        ++*found;
+        return;
+    }
+    char *text = result_text(&r);
+    assert_string_equal(text, expected[0]);
+    free(text);
+    mvcc_result_free(&r);
+}
+
+static void expect_all(struct store *s, char **expected)
+{
+    int64_t to = mvcc_revision(s->m), next;
+    assert_true(to < 1000 && mvcc_compact_revision(s->m) > 0);
+    for (int64_t rev = mvcc_compact_revision(s->m); rev <= to; rev++)
+        expected[rev] = look(s, "", "", rev);
+    struct mvcc_range all = range_of("", "");
+    struct mvcc_result r;
+    assert_int_equal(mvcc_history(s->m, &all, mvcc_compact_revision(s->m), 100000, &r, &next, NULL),
+                     ERR_OK);
+    expected[0] = result_text(&r);
+    mvcc_result_free(&r);
+}
+
+static void is_never_silently_wrong(void **state)
+{
+    (void)state;
+    uint64_t rng = history_seed(3) | 1;
+    struct store s;
+    char *expected[1000] = {0};
+    unsigned at_open = 0, at_read = 0, unnoticed = 0;
+    store_make(&s);
+    s.config.cache_bytes_max = 1;
+    store_open(&s);
+    for (int i = 0; i < 300; i++)
+        history_apply(&s, 8);
+    worker_drain(&s.worker);
+    expect_all(&s, expected);
+    char *buckets = history_dump(&s);
+    store_close(&s);
+    size_t n;
+    uint8_t *good = slurp(&s, "store.db", &n);
+    for (int round = 0; round < 400; round++) {
+        size_t at = history_random(&rng) % n;
+        uint8_t before = good[at];
+        good[at] ^= round % 4 ? (uint8_t)(1u << history_random(&rng) % 8) : 0xff;
+        spit(&s, "store.db", good, n);
+        good[at] = before;
+        struct error err = {0};
+        unsigned found = 0;
+        enum errc code = store_try_open(&s, &err);
+        if (code != ERR_OK) {
+            if (code != ERR_CORRUPT)
+                fail_msg("byte %zu: %s", at, err.message);
+            assert_non_null(strstr(err.message, "store.db"));
+            at_open++;
+        } else {
+            compare(&s, expected, &found);
+            if (found == 0) {
+                char *dump = history_dump(&s);
+                assert_string_equal(dump, buckets);
+                free(dump);
+            }
+            at_read += found > 0;
+            unnoticed += found == 0;
+            store_crash(&s);
+        }
+        char path[128];
+        path_of(&s, "store.db-wal", path);
+        unlink(path);
+        path_of(&s, "store.db-shm", path);
+        unlink(path);
+    }
+    print_message("noticed at opening %u, at reading %u, harmless %u\n", at_open, at_read,
+                  unnoticed);
+    assert_true(at_open > 10 && at_read > 10);
+    for (size_t i = 0; i < ARRAY_LEN(expected); i++)
+        free(expected[i]);
+    free(buckets);
+    free(good);
+    store_remove(&s);
+}
+
+static void run_sql(struct store *s, const char *sql)
+{
+    char path[128];
+    sqlite3 *db;
+    path_of(s, "store.db", path);
+    assert_int_equal(sqlite3_open_v2(path, &db, SQLITE_OPEN_READWRITE, NULL), SQLITE_OK);
+    char *message = NULL;
+    if (sqlite3_exec(db, sql, NULL, NULL, &message) != SQLITE_OK)
+        fail_msg("%s: %s", sql, message);
+    sqlite3_close(db);
+}
+
+/* Damage that leaves a database that SQLite likes, each in a store of its own. */
+static void names_what_is_wrong(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *sql, *text;
+    } cases[] = {
+        {"DELETE FROM rev WHERE id = 2 << 23", "2 rows were found where 3 were written"},
+        {"DELETE FROM bucket", "2 rows were found where 3 were written"},
+        {"UPDATE rev SET lease = 9 WHERE id = 2 << 23", "the row of revision 2.0 (key \"a\")"},
+        {"UPDATE rev SET key = 'A' WHERE id = 2 << 23", "the row of revision 2.0 (key \"A\")"},
+        {"UPDATE rev SET id = 7 << 23 WHERE id = 2 << 23", "revision 7.0"},
+        {"UPDATE bucket SET value = 'x'", "the row \"member\" of bucket 1"},
+        {"UPDATE state SET applied = 1", "the state row is damaged"},
+        {"DELETE FROM state", "the state row is missing"},
+        {"PRAGMA application_id = 1", "this is not a store of quorumd"},
+        {"DROP TABLE rev", "rev"},
+        {"PRAGMA user_version = 2", "format 2 is not known"},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        struct store s;
+        struct error err = {0};
+        store_make(&s);
+        store_open(&s);
+        put(&s, "a", "1");
+        put(&s, "b", "2");
+        begin(&s);
+        mvcc_bucket_put(s.m, MVCC_BUCKET_MEMBER, bytes_str("member"), bytes_str("v"));
+        end(&s);
+        store_close(&s);
+        run_sql(&s, cases[i].sql);
+        assert_true(store_try_open(&s, &err) != ERR_OK);
+        if (!strstr(err.message, cases[i].text))
+            fail_msg("%s gave: %s", cases[i].sql, err.message);
+        store_remove(&s);
+    }
+}
+
+/* A value is looked at when it is read; what replaces it must know it, so the store stops. */
+static void damaged_values(void **state)
+{
+    (void)state;
+    struct store s;
+    struct mvcc_result r;
+    struct error err = {0};
+    store_make(&s);
+    store_open(&s);
+    put(&s, "a", "1");
+    put(&s, "b", "2");
+    store_close(&s);
+    run_sql(&s, "UPDATE rev SET value = 'x' WHERE id = 2 << 23");
+    store_open(&s);
+    assert_look(&s, "b", NULL, 0, "b=2 c3 m3 v1");
+    struct mvcc_query q = {.range = range_of("a", NULL)};
+    assert_int_equal(mvcc_range(s.m, &q, &r, &err), ERR_CORRUPT);
+    assert_non_null(strstr(err.message, "the value of revision 2.0 (key \"a\") is damaged"));
+    expect_advice(&err, "store.db");
+    q.keys_only = true; /* needs no value */
+    assert_int_equal(mvcc_range(s.m, &q, &r, &err), ERR_OK);
+    mvcc_result_free(&r);
+    assert_int_equal(hash_of(&s, 0).code, ERR_CORRUPT);
+    assert_int_equal(s.failures, 0);
+    begin(&s);
+    assert_int_equal(mvcc_put(s.m, bytes_str("a"), bytes_str("n"), 0, NULL), ERR_CORRUPT);
+    end(&s);
+    assert_int_equal(s.failures, 1);
+    assert_int_equal(s.failure.code, ERR_CORRUPT);
+    store_crash(&s);
+    store_remove(&s);
+}
+
+static void files_that_are_not_there(void **state)
+{
+    (void)state;
+    struct store s;
+    struct error err = {0};
+    char path[128];
+    store_make(&s);
+    store_open(&s);
+    put(&s, "a", "1");
+    store_close(&s);
+    path_of(&s, "store.db", path);
+    unlink(path);
+    assert_int_equal(store_try_open(&s, &err), ERR_CORRUPT);
+    assert_non_null(strstr(err.message, "store.db is missing"));
+    spit(&s, "store.db", (const uint8_t *)"", 0);
+    assert_int_equal(store_try_open(&s, &err), ERR_CORRUPT);
+    spit(&s, "store.db", (const uint8_t *)"no database at all, but text", 28);
+    assert_int_equal(store_try_open(&s, &err), ERR_CORRUPT);
+    spit(&s, "store.current", (const uint8_t *)"store.db 00000000\n", 18);
+    assert_int_equal(store_try_open(&s, &err), ERR_CORRUPT);
+    assert_non_null(strstr(err.message, "store.current is damaged"));
+    path_of(&s, "store.current", path);
+    unlink(path);
+    path_of(&s, "store.db", path);
+    unlink(path);
+    spit(&s, "store-4.db", (const uint8_t *)"", 0);
+    assert_int_equal(store_try_open(&s, &err), ERR_CORRUPT);
+    assert_non_null(strstr(err.message, "store.current is missing"));
+    store_remove(&s);
+}
+
+/* A write that fails is reported once, and nothing is written after it. */
+static void failed_writes(void **state)
+{
+    (void)state;
+    struct store s;
+    store_make(&s);
+    store_open(&s);
+    put(&s, "a", "1");
+    worker_drain(&s.worker);
+    run_sql(&s, "CREATE TRIGGER t BEFORE INSERT ON rev BEGIN SELECT raise(ABORT, 'no'); END");
+    put(&s, "b", "2");
+    put(&s, "c", "3");
+    worker_drain(&s.worker);
+    put(&s, "d", "4");
+    worker_drain(&s.worker);
+    assert_int_equal(s.failures, 1);
+    assert_non_null(strstr(s.failure.message, "store.db"));
+    assert_look(&s, "c", NULL, 0, "c=3 c4 m4 v1"); /* from memory, until the process ends */
+    store_close(&s);
+    run_sql(&s, "DROP TRIGGER t");
+    store_open(&s);
+    assert_int_equal(mvcc_applied_index(s.m), 1);
+    store_close(&s);
+    store_remove(&s);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(is_never_silently_wrong), cmocka_unit_test(names_what_is_wrong),
+        cmocka_unit_test(damaged_values),          cmocka_unit_test(files_that_are_not_there),
+        cmocka_unit_test(failed_writes),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
