@@ -16,25 +16,37 @@
 
 #define APPLY_TXN_OPS_MAX_DEFAULT 128
 #define APPLY_REQUEST_BYTES_MAX_DEFAULT (1536u * 1024) /* etcd's 1.5 MiB */
-#define APPLY_SESSIONS_MAX 4096 /* request-id sessions remembered; the least recently used goes first */
+#define APPLY_SESSIONS_MAX                                                                         \
+    4096 /* request-id sessions remembered; the least recently used goes first */
 
 struct apply_config {
     struct mvcc *store;
     struct lessor *lessor;
     struct watch_hub *hub;
     uint64_t cluster_id, member_id;
-    uint64_t (*now_ms)(void *ctx); /* for lease deadlines, which are not part of the replicated state */
+    uint64_t (*now_ms)(
+        void *ctx); /* for lease deadlines, which are not part of the replicated state */
     void *now_ctx;
-    uint64_t quota_bytes; /* 0: etcd's 2 GiB; checked when a request is proposed, not when applied */
+    uint64_t
+        quota_bytes; /* 0: etcd's 2 GiB; checked when a request is proposed, not when applied */
+    /* A member published its name and client URLs; called between mvcc_begin() and mvcc_end(). The
+     * membership is the replica's. May be NULL. */
+    void (*member_attributes)(void *ctx, const Raftpb__MemberAttributes *attributes);
+    void *member_ctx;
 };
 
-struct apply; /* sessions, alarms, members */
+struct apply; /* sessions and alarms */
+
+/* Responses remembered for a session's retry are at most this long; a retry of a request with a longer
+ * one learns only that it was applied (ERR_RESOURCE_EXHAUSTED). */
+#define APPLY_SESSION_RESPONSE_MAX (64u * 1024)
 
 /* One request's answer. `message` is the unpacked response of the request's own type (header filled with
  * revision; the api adds cluster id, member id and term), in the arena of the caller of the apply. */
 struct apply_result {
     enum errc code;
     const ProtobufCMessage *message; /* NULL on failure */
+    uint64_t request_id;             /* of the InternalRequest; 0: it had none */
 };
 
 struct apply *apply_new(const struct apply_config *config);
@@ -43,8 +55,9 @@ void apply_free(struct apply *a);
 /* Reads buckets (leases, sessions, alarms, members) after the store was opened or replaced. */
 enum errc apply_load(struct apply *a, struct error *err);
 
-/* Applies one COMMAND or NOOP entry. `result` (may be NULL when no local client waits) gets the answer,
- * with memory from `arena`. An entry that can't be decoded is ERR_CORRUPT: the process must end. */
+/* Applies one COMMAND or NOOP entry, begin and end included, and tells the watchers. `result` (may be NULL when no local client waits) gets the answer,
+ * with memory from `arena`. A retry (same client_id, same client_seq) gets the first outcome again; an
+ * older client_seq is ERR_INVALID: a session has one request under way at a time. An entry that can't be decoded is ERR_CORRUPT: the process must end. */
 enum errc apply_entry(struct apply *a, const struct raft_entry *e, struct arena *arena,
                       struct apply_result *ret_result, struct error *err);
 
@@ -52,7 +65,14 @@ enum errc apply_entry(struct apply *a, const struct raft_entry *e, struct arena 
 enum errc apply_check_range(const Etcdserverpb__RangeRequest *r);
 enum errc apply_check_put(const Etcdserverpb__PutRequest *r);
 enum errc apply_check_delete_range(const Etcdserverpb__DeleteRangeRequest *r);
+/* Also bounds all operations of all levels together (APPLY_TXN_NESTED_FACTOR times ops_max). */
+#define APPLY_TXN_NESTED_FACTOR 16
 enum errc apply_check_txn(const Etcdserverpb__TxnRequest *r, size_t ops_max);
+/* A packed TxnRequest, before it is unpacked (which recurses): ERR_TOO_MANY_OPS if transactions are nested
+ * deeper than `depth_max`, ERR_INVALID if it isn't a message. */
+enum errc apply_check_txn_depth(struct bytes packed, size_t depth_max);
+/* Does the request make the store larger, as etcd counts it for its quota? 0: no. */
+uint64_t apply_cost(const Raftpb__InternalRequest *r);
 bool apply_txn_is_read_only(const Etcdserverpb__TxnRequest *r);
 
 /* Serves a Range, or a read-only Txn, from the local state (no linearizability by itself). */
@@ -63,7 +83,7 @@ enum errc apply_read_txn(struct apply *a, const Etcdserverpb__TxnRequest *r, str
 
 /* Alarms that are active (NOSPACE, CORRUPT), for admission checks and Status. */
 bool apply_alarm_nospace(const struct apply *a);
-void apply_each_alarm(const struct apply *a,
-                      void (*each)(void *ctx, uint64_t member_id, int alarm), void *ctx);
+void apply_each_alarm(const struct apply *a, void (*each)(void *ctx, uint64_t member_id, int alarm),
+                      void *ctx);
 
 #endif

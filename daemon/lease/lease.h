@@ -14,12 +14,14 @@
 #include "lib/base/error.h"
 
 #define LEASE_TTL_MAX 9000000000 /* seconds; etcd's */
-#define LEASE_EXPIRE_BATCH_MAX 500 /* revokes proposed a tick, so that expiry can't starve writes (e#8097) */
+#define LEASE_EXPIRE_BATCH_MAX                                                                     \
+    500 /* revokes proposed a tick, so that expiry can't starve writes (e#8097) */
 
 struct lessor;
 
 struct lessor *lessor_new(void);
 void lessor_free(struct lessor *l);
+void lessor_clear(struct lessor *l); /* forgets every lease (a snapshot replaces the state) */
 
 /* ---- replicated: called by apply with the entries' contents ---- */
 enum errc lessor_grant(struct lessor *l, int64_t id, int64_t ttl, uint64_t now_ms);
@@ -31,16 +33,19 @@ void lessor_attach(struct lessor *l, int64_t id, struct bytes key);
 void lessor_detach(struct lessor *l, int64_t id, struct bytes key);
 
 /* ---- the leader's clock ---- */
-void lessor_promote(struct lessor *l, uint64_t now_ms); /* becomes the judge; deadlines start anew */
+void lessor_promote(struct lessor *l,
+                    uint64_t now_ms); /* becomes the judge; deadlines start anew */
 void lessor_demote(struct lessor *l);
 bool lessor_is_primary(const struct lessor *l);
-/* ERR_LEASE_NOT_FOUND also for one that is past its deadline and waits for its revoke. */
+/* Also takes back a checkpoint: the next lessor_checkpoints_due() says remaining 0, which must be
+ * committed too. ERR_NOT_LEADER when not the primary. ERR_LEASE_NOT_FOUND also for one that is past its deadline and waits for its revoke. */
 enum errc lessor_renew(struct lessor *l, int64_t id, uint64_t now_ms, int64_t *ret_ttl);
 /* Up to `max` ids whose deadline has passed and whose revoke is not under way; each is given again only
  * after `retry_ms`, if it still exists. */
-size_t lessor_expired(struct lessor *l, uint64_t now_ms, uint64_t retry_ms, int64_t *ids, size_t max);
+size_t lessor_expired(struct lessor *l, uint64_t now_ms, uint64_t retry_ms, int64_t *ids,
+                      size_t max);
 /* Up to `max` leases that are due for a checkpoint of their remaining TTL (long ones, every
- * `interval_ms`). */
+ * `interval_ms`; at once, with 0 for "the whole TTL", those renewed after a checkpoint). */
 size_t lessor_checkpoints_due(struct lessor *l, uint64_t now_ms, uint64_t interval_ms, int64_t *ids,
                               int64_t *remaining, size_t max);
 
@@ -52,9 +57,11 @@ struct lease_info {
 };
 enum errc lessor_info(const struct lessor *l, int64_t id, uint64_t now_ms,
                       struct lease_info *ret_info);
+/* The checkpointed remaining time, 0: none (the whole TTL counts). */
+int64_t lessor_stored_remaining(const struct lessor *l, int64_t id);
 void lessor_each(const struct lessor *l, void (*each)(void *ctx, int64_t id), void *ctx);
-void lessor_each_key(const struct lessor *l, int64_t id,
-                     void (*each)(void *ctx, struct bytes key), void *ctx);
+void lessor_each_key(const struct lessor *l, int64_t id, void (*each)(void *ctx, struct bytes key),
+                     void *ctx);
 size_t lessor_count(const struct lessor *l);
 
 #endif

@@ -353,8 +353,7 @@ static enum errc replay_segments(struct scan *s)
         return corrupt(s, s->found[0].segment.seq, 0, "the segment before this one is missing");
     struct raft_hard_state *hs = &s->out->hard_state;
     hs->commit = hs->commit > s->last ? s->last : hs->commit;
-    if (s->out->has_hard_state && hs->commit < s->out->base_index)
-        hs->commit = s->out->base_index;
+    hs->commit = hs->commit < s->out->base_index ? s->out->base_index : hs->commit;
     return ERR_OK;
 }
 

@@ -44,20 +44,27 @@ struct replica_config {
     struct worker *log_worker, *store_worker;
     struct replica_transport *transport;
 
-    uint64_t cluster_id, member_id;            /* from the initial cluster or 0 with an existing log */
+    uint64_t cluster_id, member_id; /* from the initial cluster or 0 with an existing log */
     const struct replica_member *initial_members; /* bootstraps a new data directory; copied */
     size_t initial_member_count;
+    /* The cluster runs already and has added this member: a new data directory starts empty and learns
+     * everything from the leader; initial_members only tell the transport where the others are. */
+    bool join;
     const char *const *client_urls; /* this member's own, published through the log */
     size_t client_url_count;
 
-    uint64_t tick_ms;           /* the heartbeat interval: replica_tick() is called this often; 100 */
-    uint32_t election_ticks;    /* 10 */
-    uint64_t snapshot_entries;  /* log entries kept for slow members behind the durable index; 10,000 */
-    size_t snapshot_bytes;      /* the same by size; 0: 64 MiB */
+    uint64_t tick_ms;        /* the heartbeat interval: replica_tick() is called this often; 100 */
+    uint32_t election_ticks; /* 10 */
+    uint64_t
+        snapshot_entries;  /* log entries kept for slow members behind the durable index; 10,000 */
+    size_t snapshot_bytes; /* the same by size; 0: 64 MiB */
     size_t txn_ops_max, request_bytes_max;
     uint64_t quota_bytes;
     uint64_t request_timeout_ms; /* 0: 5 s + 2 election timeouts, as etcd */
     size_t wal_segment_bytes;    /* 0: default */
+    /* Keep the history until a client compacts it. Otherwise the leader compacts the older half of it
+     * when the store passes half of its quota. */
+    bool keep_history;
 
     /* The member can't keep its promise any more (disk, corruption): the process must end with this. */
     void (*fatal)(void *ctx, const struct error *err);
@@ -68,8 +75,10 @@ struct replica_config {
     void *ctx;
 };
 
-#define REPLICA_PROPOSALS_MAX 5000 /* waiting at this member; more: ERR_TOO_MANY_REQUESTS, as etcd's gap */
+#define REPLICA_PROPOSALS_MAX                                                                      \
+    5000 /* waiting at this member; more: ERR_TOO_MANY_REQUESTS, as etcd's gap */
 #define REPLICA_READS_MAX 100000
+#define REPLICA_PROPOSAL_BYTES_MAX (64u * 1024 * 1024) /* of them together, with the same answer */
 
 /* Opens log and store, replays, and starts as a follower. Blocks (worker jobs during opening run through
  * the worker interface only after this returned). Errors as wal_open and mvcc_open; ERR_INVALID for a data
@@ -77,7 +86,8 @@ struct replica_config {
  * that was cut, or "". */
 enum errc replica_open(const struct replica_config *config, struct replica **ret_replica,
                        char ret_note[512], struct error *err);
-/* Fails what waits with ERR_STOPPED, writes out and frees. */
+/* Fails what waits with ERR_STOPPED, writes out and frees. Both workers must still run, and be stopped
+ * afterwards: the log's last job may end later (wal_close()). */
 void replica_close(struct replica *r);
 void replica_abandon(struct replica *r); /* a crash, for the simulator: frees, writes nothing */
 
@@ -102,14 +112,20 @@ struct replica_op *replica_propose(struct replica *r, Raftpb__InternalRequest *r
                                    void *ctx);
 /* Linearizable point: when `done` is called with ERR_OK the local state reflects everything that had
  * finished before this call (thesis 6.4). */
-struct replica_op *replica_read(struct replica *r, void (*done)(void *ctx, enum errc code), void *ctx);
+struct replica_op *replica_read(struct replica *r, void (*done)(void *ctx, enum errc code),
+                                void *ctx);
 void replica_cancel(struct replica_op *op);
 
-/* Leases: renewal is answered by the leader only; `remote` says that this member isn't it (the api then
- * forwards the call to the leader's client URL... see peer). */
+/* Leases: renewal is answered by the leader only, and only while it is sure to be the leader: after a
+ * read that was confirmed within an election timeout (e#15247: a leader that was stopped for a while must
+ * not answer for leases that another one has ended). Call it from the `done` of a replica_read().
+ * ERR_NOT_LEADER (also at a leader that has not applied an entry of its own term yet, or isn't sure),
+ * ERR_LEASE_NOT_FOUND. */
 enum errc replica_lease_renew(struct replica *r, int64_t id, int64_t *ret_ttl);
 
-/* Membership (each waits for the commit): ERR_MEMBER_EXISTS, ERR_PEER_URL_EXISTS, ERR_MEMBER_NOT_FOUND,
+/* Membership, on the leader (each waits for the commit). ADD_VOTER with the id of a learner promotes it; with
+ * REMOVE only the id counts, with UPDATE the id and the peer URLs. ERR_NOT_LEADER, ERR_BUSY (another change
+ * is under way, or the leader is new), ERR_TIMEOUT, ERR_TOO_MANY_LEARNERS, ERR_MEMBER_EXISTS, ERR_PEER_URL_EXISTS, ERR_MEMBER_NOT_FOUND,
  * ERR_MEMBER_NOT_LEARNER, ERR_LEARNER_NOT_READY, ERR_UNHEALTHY, ERR_MEMBER_NOT_ENOUGH_STARTED. */
 struct replica_op *replica_conf_change(struct replica *r, enum raft_conf_change_type type,
                                        const struct replica_member *member,
@@ -133,6 +149,7 @@ uint64_t replica_log_bytes(const struct replica *r);
 /* Sender: the transport calls these for a RAFT_MSG_SNAPSHOT given to send(); `m` with the index that the
  * data really have goes first, then the chunks. */
 struct replica_snapshot;
+/* NULL: this member doesn't lead any more. */
 struct replica_snapshot *replica_snapshot_open(struct replica *r, uint64_t to,
                                                struct raft_message *ret_message);
 void replica_snapshot_next(struct replica_snapshot *s,
@@ -140,7 +157,9 @@ void replica_snapshot_next(struct replica_snapshot *s,
                            void *ctx);
 void replica_snapshot_sent(struct replica_snapshot *s, bool ok); /* frees it */
 
-/* Receiver: one snapshot at a time. The message is stepped when all chunks are in and verified. */
+/* Receiver: one snapshot at a time (else ERR_BUSY; ERR_EXISTS: this member has all of it already;
+ * ERR_INVALID: no snapshot message, or of an old term). The message is stepped when all chunks are in and
+ * verified. `done` runs once for each chunk, before the next may be given, but not after an abort. */
 enum errc replica_receive_snapshot_begin(struct replica *r, const struct raft_message *m);
 void replica_receive_snapshot_chunk(struct replica *r, struct bytes chunk, bool last,
                                     void (*done)(void *ctx, enum errc code), void *ctx);

@@ -1,0 +1,205 @@
+/* What the files of the replica share. replica.h has the picture. */
+#ifndef REPLICA_INTERNAL_H
+#define REPLICA_INTERNAL_H
+
+#include "daemon/log/wal.h"
+#include "daemon/replica/member_list.h"
+#include "daemon/replica/replica.h"
+#include "lib/base/list.h"
+
+#define OP_BUCKETS 8192 /* a power of two above REPLICA_PROPOSALS_MAX */
+/* The core's limits. A member that is one round trip behind gets 16 MiB a round trip; one append of
+ * 1 MiB passes in about 10 ms at 1 Gbit/s and so doesn't hold up a heartbeat. */
+#define INFLIGHT_MESSAGES_MAX 256
+#define INFLIGHT_BYTES_MAX (16u * 1024 * 1024)
+#define MESSAGE_BYTES_MAX (1024u * 1024)
+#define UNCOMMITTED_BYTES_MAX (64u * 1024 * 1024)
+/* What one replica_poll() applies at most: about a millisecond of small puts. */
+#define APPLY_ENTRIES_A_POLL 256
+#define APPLY_BYTES_A_POLL (2u * 1024 * 1024)
+#define READIES_A_POLL 16
+/* Applied but not yet in SQLite: applying waits beyond this, twice what refuses proposals. */
+#define APPLY_BACKLOG_MAX (2u * (uint64_t)MVCC_BACKLOG_MAX)
+#define SNAPSHOT_BYTES_DEFAULT (64u * 1024 * 1024)
+
+enum op_kind { OP_PROPOSAL, OP_READ, OP_CONF };
+
+struct replica_op {
+    struct replica *replica;
+    enum op_kind kind;
+    bool internal;           /* the replica's own: not counted against the limits */
+    bool has_session;        /* sending it twice applies it once */
+    struct list link;        /* in one of the replica's lists, by where the request is */
+    struct list timer;       /* in replica->timers */
+    struct replica_op *next; /* hash bucket, of proposals and membership changes */
+    uint64_t id;
+    uint64_t started_ms, deadline_ms;
+    uint8_t *data; /* a proposal, packed: kept until it is known to be in the log for good */
+    size_t size;
+    uint64_t sent_term, sent_index; /* index 0: forwarded to the leader of that term */
+    uint64_t read_index;
+    enum errc outcome; /* once in `finished` */
+    void (*done_result)(void *ctx, const struct apply_result *result);
+    void (*done_code)(void *ctx, enum errc code);
+    void *ctx;
+};
+
+/* An append under way, with the messages that wait for its sync. */
+struct persist {
+    struct list link;
+    uint64_t token;
+    struct raft_message *messages;
+    size_t count;
+};
+
+struct replica_snapshot {
+    struct replica *replica;
+    struct list link;
+    struct mvcc_snapshot *source;
+    uint64_t to, index;
+};
+
+/* When another member was last heard of. */
+struct heard {
+    uint64_t id, at_ms;
+};
+
+/* A snapshot on its way in. */
+struct incoming {
+    struct mvcc_restore *restore; /* NULL: none */
+    struct raft_message message;
+    bool last, verified, installing;
+    bool busy;                               /* the store works for it */
+    bool doomed;                             /* given up as soon as the store is done */
+    void (*done)(void *ctx, enum errc code); /* of the chunk under way */
+    void *ctx;
+};
+
+struct replica {
+    struct replica_config config;
+    char *name;
+    struct member_list initial;
+    char **client_urls; /* own copies of the configured ones */
+
+    struct wal *wal;
+    struct mvcc *store;
+    struct lessor *lessor;
+    struct watch_hub *hub;
+    struct apply *apply;
+    struct raft *raft;
+    struct member_list members;
+    uint64_t cluster_id, member_id;
+
+    bool failed, closing, removed_told;
+    bool close_later;          /* replica_close() came while a snapshot was being installed */
+    struct raft_status status; /* as of the last replica_refresh() */
+    uint64_t leader_told, term_told;
+    bool lead_told;
+    uint64_t leader_since_ms; /* when the present leader became known */
+    uint64_t
+        lead_confirmed_ms; /* begin of the last read round that confirmed this leader; 0: none */
+
+    /* Requests. */
+    struct replica_op *buckets[OP_BUCKETS];
+    struct list unsent, sent;                            /* proposals */
+    struct list reads_waiting, reads_round, reads_ready; /* not asked, asked, confirmed */
+    struct list finished;                                /* outcome known, `done` not called */
+    struct list timers;                                  /* all of them, by deadline */
+    size_t proposal_count, proposal_bytes, read_count;
+    uint64_t next_id, read_context, round_begun_ms;
+
+    /* The path of entries. */
+    struct list persists;
+    struct raft_entry **queue; /* committed, to be applied: a ring */
+    size_t queue_cap, queue_head, queue_count;
+    uint64_t settled_term; /* of the last applied entry */
+
+    struct heard heard[RAFT_MEMBERS_MAX];
+    size_t heard_count;
+
+    struct list snapshots; /* going out */
+    struct incoming in;
+
+    /* Duties (duties.c). */
+    uint64_t ticks;
+    struct replica_op *publish, *alarm;
+    bool compacting; /* by quota: proposed, or its rows are going */
+};
+
+/* ---- replica.c ---- */
+void replica_close_now(struct replica *r);                     /* after close_later */
+void replica_fail(struct replica *r, const struct error *err); /* the member ends */
+void replica_refresh(struct replica *r);                       /* `status` */
+uint64_t replica_now_ms(const struct replica *r);
+void replica_wake(struct replica *r);
+static inline bool replica_leads(const struct replica *r)
+{
+    return r->status.role == RAFT_LEADER;
+}
+
+/* ---- recover.c ---- */
+enum errc replica_recover(struct replica *r, char ret_note[512], struct error *err);
+
+/* ---- requests.c ---- */
+struct replica_op *request_new(struct replica *r, enum op_kind kind, void *ctx);
+struct replica_op *request_find(struct replica *r, uint64_t id);
+void request_register(struct replica_op *op); /* under its id */
+void request_finish(struct replica_op *op,
+                    enum errc outcome); /* `done` is called from replica_poll() */
+void request_free(struct replica_op *op);
+/* Frees it and calls `done` with a result now. */
+void request_complete(struct replica_op *op, const struct apply_result *result);
+void requests_deliver_finished(struct replica *r);
+void requests_time_out(struct replica *r);
+void requests_stop(struct replica *r); /* all end with ERR_STOPPED, at once */
+
+/* ---- propose.c ---- */
+uint64_t propose_next_id(struct replica *r);
+void propose_pending(struct replica *r); /* hands waiting proposals to the core */
+/* The log has reached `term`: proposals of earlier terms that have not been applied are lost, or may be. */
+void propose_settle(struct replica *r, uint64_t term);
+/* One of the replica's own; no limits but the core's. */
+struct replica_op *propose_internal(struct replica *r, Raftpb__InternalRequest *request,
+                                    void (*done)(void *ctx, const struct apply_result *result));
+/* The same without waiting, on the leader only: it is never forwarded. */
+bool propose_as_leader(struct replica *r, Raftpb__InternalRequest *request);
+
+/* ---- read.c ---- */
+void read_begin_round(struct replica *r);
+void read_confirmed(struct replica *r, const struct raft_read_state *state);
+void read_complete(struct replica *r); /* those whose index is applied */
+
+/* ---- members.c ---- */
+enum errc members_load(struct replica *r, struct error *err);
+void members_tell(struct replica *r);
+/* The first entry of a cluster's log: its members (a NOOP with a raftpb.ConfState). */
+struct raft_entry *members_bootstrap_entry(const struct member_list *initial);
+bool members_is_bootstrap(const struct raft_entry *e);
+enum errc members_apply_bootstrap(struct replica *r, const struct raft_entry *e, struct error *err);
+enum errc members_apply_conf(struct replica *r, const struct raft_entry *e, struct error *err);
+void members_apply_attributes(void *ctx, const Raftpb__MemberAttributes *attributes);
+
+/* ---- drive.c ---- */
+void drive_applied_jumped(struct replica *r, uint64_t index); /* a snapshot took their place */
+void drive_free(struct replica *r);
+
+/* ---- leader.c ---- */
+void leader_watch(struct replica *r); /* tells of changes, promotes and demotes the lessor */
+void leader_duties(struct replica *r);
+void leader_hears(struct replica *r, uint64_t id);
+/* Heard of within an election timeout (or this member itself). */
+bool leader_finds_active(const struct replica *r, uint64_t id);
+
+/* ---- duties.c ---- */
+void duties_tick(struct replica *r);
+void duties_cut_log(struct replica *r);
+void duties_raise_nospace(struct replica *r);
+uint64_t duties_quota(const struct replica *r);
+
+/* ---- snapshot.c ---- */
+void snapshot_install(struct replica *r, const struct raft_ready *ready);
+void snapshot_drop_refused(struct replica *r); /* the core didn't take the verified one */
+uint64_t snapshot_lowest(
+    const struct replica *r); /* index of the oldest going out; UINT64_MAX: none */
+
+#endif

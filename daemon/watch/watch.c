@@ -1,0 +1,253 @@
+#include "daemon/watch/watch.h"
+
+#include <assert.h>
+#include <stdlib.h>
+
+#include "daemon/watch/hub.h"
+#include "lib/base/memory.h"
+
+struct watch_hub *watch_hub_new(struct mvcc *store)
+{
+    struct watch_hub *h = xcalloc(1, sizeof(*h));
+    h->store = store;
+    range_tree_init(&h->synced);
+    list_init(&h->behind);
+    h->revision = mvcc_revision(store);
+    return h;
+}
+
+void watch_hub_free(struct watch_hub *h)
+{
+    if (!h)
+        return;
+    assert(h->watcher_count == 0);
+    range_tree_free(&h->synced);
+    free(h->touched);
+    free(h->scratch);
+    free(h->events);
+    free(h);
+}
+
+struct watch_event *hub_events(struct watch_hub *h, size_t count)
+{
+    if (count > h->events_cap) {
+        h->events_cap = count * 2;
+        h->events = xrealloc(h->events, h->events_cap * sizeof(*h->events));
+    }
+    return h->events;
+}
+
+bool watcher_wants(const struct watcher *w, const struct mvcc_kv *kv)
+{
+    return kv->mod_revision >= w->next && !(kv->tombstone ? w->no_delete : w->no_put);
+}
+
+void watcher_join(struct watcher *w)
+{
+    w->state = WATCHER_SYNCED;
+    w->group = range_tree_get(&w->hub->synced, &w->range);
+    list_append(&w->group->members, &w->link);
+}
+
+static void leave(struct watcher *w)
+{
+    list_remove(&w->link);
+    if (w->group)
+        range_tree_release(&w->hub->synced, w->group);
+    w->group = NULL;
+}
+
+bool watcher_deliver(struct watcher *w, const struct watch_event *events, size_t count,
+                     int64_t revision, bool *ret_paused)
+{
+    struct watch_hub *h = w->hub;
+    assert(!h->delivering && revision >= w->next);
+    w->next = revision + 1;
+    h->delivering = w;
+    bool more = w->consumer.deliver(w->ctx, w, events, count, revision);
+    bool alive = h->delivering == w;
+    h->delivering = NULL;
+    *ret_paused = alive && !more;
+    return alive;
+}
+
+/* ---- live changes ------------------------------------------------------------------------------- */
+
+static void touch(struct watch_hub *h, struct watcher *w, const struct mvcc_change *change)
+{
+    if (!watcher_wants(w, change->kv))
+        return;
+    if (h->scratch_count == h->scratch_cap) {
+        h->scratch_cap = h->scratch_cap ? h->scratch_cap * 2 : 64;
+        h->scratch = xrealloc(h->scratch, h->scratch_cap * sizeof(*h->scratch));
+    }
+    h->scratch[h->scratch_count++] = (struct scratch_event){
+        .event = {change->kv, w->prev_kv ? change->prev : NULL},
+    };
+    if (w->touched) {
+        h->scratch[w->last - 1].next = h->scratch_count;
+        w->last = h->scratch_count;
+        return;
+    }
+    if (h->touched_count == h->touched_cap) {
+        h->touched_cap = h->touched_cap ? h->touched_cap * 2 : 64;
+        h->touched = xrealloc(h->touched, h->touched_cap * sizeof(struct watcher *));
+    }
+    h->touched[h->touched_count++] = w;
+    w->touched = h->touched_count;
+    w->first = w->last = h->scratch_count;
+}
+
+struct stab {
+    struct watch_hub *hub;
+    const struct mvcc_change *change;
+};
+
+static void touch_group(void *ctx, struct range_group *g)
+{
+    struct stab *s = ctx;
+    LIST_FOR_EACH_SAFE(it, tmp, &g->members)
+    touch(s->hub, CONTAINER_OF(it, struct watcher, link), s->change);
+}
+
+static void deliver_touched(struct watch_hub *h, struct watcher *w, int64_t revision)
+{
+    size_t count = 0;
+    for (size_t i = w->first; i; i = h->scratch[i - 1].next)
+        count++;
+    struct watch_event *events = hub_events(h, count);
+    count = 0;
+    for (size_t i = w->first; i; i = h->scratch[i - 1].next)
+        events[count++] = h->scratch[i - 1].event;
+    w->touched = 0;
+    bool paused;
+    if (watcher_deliver(w, events, count, revision, &paused) && paused) {
+        leave(w);
+        w->state = WATCHER_PAUSED;
+    }
+}
+
+void watch_hub_changes(struct watch_hub *h, const struct mvcc_change *changes, size_t count,
+                       int64_t revision, uint64_t stamp)
+{
+    (void)stamp; /* stands in each kv */
+    if (count == 0)
+        return;
+    assert(revision > h->revision && h->touched_count == 0);
+    h->revision = revision;
+    for (size_t i = 0; i < count; i++) {
+        struct stab s = {h, &changes[i]};
+        range_tree_stab(&h->synced, changes[i].kv->key, touch_group, &s);
+    }
+    for (size_t i = 0; i < h->touched_count; i++) {
+        if (h->touched[i])
+            deliver_touched(h, h->touched[i], revision);
+    }
+    h->touched_count = h->scratch_count = 0;
+}
+
+/* ---- life of a watcher -------------------------------------------------------------------------- */
+
+static void fall_behind(struct watcher *w, int64_t seen)
+{
+    leave(w);
+    if (w->next <= seen)
+        w->next = seen + 1;
+    w->state = WATCHER_CATCHING_UP;
+    list_append(&w->hub->behind, &w->link);
+}
+
+static void collect_members(struct range_group *g, struct list *to)
+{
+    LIST_FOR_EACH_SAFE(it, tmp, &g->members)
+    {
+        list_remove(it);
+        list_append(to, it);
+    }
+}
+
+static void collect_tree(struct range_group *g, struct list *to)
+{
+    if (!g)
+        return;
+    collect_tree(g->left, to);
+    collect_members(g, to);
+    collect_tree(g->right, to);
+}
+
+void watch_hub_store_replaced(struct watch_hub *h)
+{
+    assert(h->touched_count == 0);
+    struct list all;
+    list_init(&all);
+    for (size_t i = 0; i < h->synced.bucket_count; i++) {
+        for (struct range_group *g = h->synced.buckets[i]; g; g = g->next)
+            collect_members(g, &all);
+    }
+    collect_tree(h->synced.root, &all);
+    LIST_FOR_EACH_SAFE(it, tmp, &all)
+    fall_behind(CONTAINER_OF(it, struct watcher, link), h->revision);
+    h->revision = mvcc_revision(h->store);
+}
+
+struct watcher *watch_start(struct watch_hub *h, const struct watch_spec *spec,
+                            const struct watch_consumer *consumer, void *ctx)
+{
+    struct watcher *w = xcalloc(1, sizeof(*w));
+    w->hub = h;
+    w->consumer = *consumer;
+    w->ctx = ctx;
+    w->range.key = bytes_of(bytes_dup(spec->range.key), spec->range.key.n);
+    if (!range_is_key(&spec->range))
+        w->range.end = bytes_of(bytes_dup(spec->range.end), spec->range.end.n);
+    w->prev_kv = spec->prev_kv;
+    w->no_put = spec->no_put;
+    w->no_delete = spec->no_delete;
+    list_init(&w->link);
+    h->watcher_count++;
+    /* A start in the future waits as a synced watcher that wants nothing before it (e#20221). */
+    w->next = spec->start_revision > 0 ? spec->start_revision : h->revision + 1;
+    if (w->next > h->revision) {
+        watcher_join(w);
+    } else {
+        w->state = WATCHER_CATCHING_UP;
+        list_append(&h->behind, &w->link);
+    }
+    return w;
+}
+
+void watch_resume(struct watcher *w)
+{
+    if (w->state != WATCHER_PAUSED)
+        return;
+    if (w->next > w->hub->revision) {
+        watcher_join(w);
+        return;
+    }
+    w->state = WATCHER_CATCHING_UP;
+    list_append(&w->hub->behind, &w->link);
+}
+
+void watch_cancel(struct watcher *w)
+{
+    struct watch_hub *h = w->hub;
+    if (h->delivering == w)
+        h->delivering = NULL;
+    if (w->touched)
+        h->touched[w->touched - 1] = NULL;
+    if (w->chosen)
+        h->chosen[w->chosen - 1] = NULL;
+    leave(w);
+    h->watcher_count--;
+    free((void *)w->range.key.p);
+    free((void *)w->range.end.p);
+    free(w);
+}
+
+int64_t watch_progress(const struct watcher *w)
+{
+    if (w->state != WATCHER_SYNCED)
+        return -1;
+    /* Its events of the revision that is being delivered are still to come (e#15220). */
+    return w->touched ? w->hub->revision - 1 : w->hub->revision;
+}
