@@ -64,7 +64,7 @@ static void apply_file(struct core *c, struct node *n, const struct store_kv *fr
     if (!from) {
         if (n->file)
             local_unmask(c, n);
-        kv_free(c, n->file);
+        mirror_kv_free(c, n->file);
         n->file = NULL;
         node_settle(c, n);
         return;
@@ -73,7 +73,7 @@ static void apply_file(struct core *c, struct node *n, const struct store_kv *fr
     if (!echo)
         local_unmask(c, n);
     if (!n->file)
-        n->file = kv_new();
+        n->file = mirror_kv_new();
     fill_kv(c, n->file, from, value);
     enum node_state before = n->state;
     node_settle(c, n);
@@ -89,11 +89,11 @@ static void apply_marker(struct core *c, struct node *n, const struct store_kv *
         return;
     }
     if (!from) {
-        kv_free(c, n->marker);
+        mirror_kv_free(c, n->marker);
         n->marker = NULL;
     } else {
         if (!n->marker)
-            n->marker = kv_new();
+            n->marker = mirror_kv_new();
         fill_kv(c, n->marker, from, NULL);
     }
     node_settle(c, n);

@@ -334,7 +334,7 @@ static void dir_renamed(struct op *op, const struct store_txn_result *r)
                 marker = NULL;
             }
         }
-        kv_free(c, marker);
+        mirror_kv_free(c, marker);
         if (i)
             inode_view_set(c, i, op->ino2, op->name2);
     }

@@ -296,8 +296,8 @@ struct key_list {
 void tree_keys(const struct node *n, struct key_list *list);
 void key_list_free(struct key_list *list);
 void tree_free(struct core *c);
-struct kv *kv_new(void);
-void kv_free(struct core *c, struct kv *kv);
+struct kv *mirror_kv_new(void);
+void mirror_kv_free(struct core *c, struct kv *kv);
 void local_file_free(struct local_file *l);
 
 /* ---- inode.c ---------------------------------------------------------------------------------------- */

@@ -3,14 +3,14 @@
 
 #include "fuse/state.h"
 
-struct kv *kv_new(void)
+struct kv *mirror_kv_new(void)
 {
     struct kv *kv = xcalloc(1, sizeof *kv);
     list_init(&kv->cached.link);
     return kv;
 }
 
-void kv_free(struct core *c, struct kv *kv)
+void mirror_kv_free(struct core *c, struct kv *kv)
 {
     if (!kv)
         return;
@@ -130,8 +130,8 @@ static void node_meta_free(struct node_meta *m)
 static void node_free(struct core *c, struct node *n)
 {
     list_remove(&n->masked_link);
-    kv_free(c, n->file);
-    kv_free(c, n->marker);
+    mirror_kv_free(c, n->file);
+    mirror_kv_free(c, n->marker);
     node_meta_free(n->file_meta);
     node_meta_free(n->dir_meta);
     local_file_free(n->local);
