@@ -78,6 +78,9 @@ static void take_append(struct fixture_member *m, const struct raft_ready *d)
         assert_false(d->has_hard_state);
         return;
     }
+    /* A crash in the middle of the append may keep the state and lose the entries. */
+    if (d->has_hard_state)
+        assert_true(d->hard_state.commit <= fixture_status(m->f, m->id).persisted);
     struct fixture_append a = {.token = d->persist_token,
                                .has_hard_state = d->has_hard_state,
                                .hard_state = d->hard_state,

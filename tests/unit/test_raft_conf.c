@@ -178,10 +178,11 @@ static void test_no_campaign_with_a_committed_change_unapplied(void **state)
     assert_int_equal(raft_campaign(fixture_raft(&f, 2)), ERR_OK);
 }
 
-static void append_conf(struct fixture_member *m, uint64_t index, uint64_t learner)
+static void append_conf(struct fixture_member *m, uint64_t index, enum raft_conf_change_type type,
+                        uint64_t id)
 {
     uint8_t data[RAFT_CONF_CHANGE_BYTES];
-    raft_conf_change_encode(&(struct raft_conf_change){RAFT_CONF_ADD_LEARNER, learner}, data);
+    raft_conf_change_encode(&(struct raft_conf_change){type, id}, data);
     struct raft_entry *e =
         raft_entry_new(1, index, RAFT_ENTRY_CONF, 0, bytes_of(data, sizeof data));
     raft_log_append(&m->log, e);
@@ -195,16 +196,102 @@ static void test_second_change_in_the_log_proves_the_first(void **state)
     (void)state;
     fixture_crash(&f, 1, 0);
     fixture_set_log(&f, 1, 1, NULL, 0);
-    append_conf(&f.members[1], 1, 4);
+    append_conf(&f.members[1], 1, RAFT_CONF_ADD_LEARNER, 4);
     fixture_start(&f, 1);
     assert_int_equal(raft_campaign(fixture_raft(&f, 1)), ERR_OK); /* one may be undecided */
     fixture_crash(&f, 1, 0);
-    append_conf(&f.members[1], 2, 5);
+    append_conf(&f.members[1], 2, RAFT_CONF_ADD_LEARNER, 5);
     fixture_start(&f, 1);
     assert_int_equal(raft_campaign(fixture_raft(&f, 1)), ERR_BUSY);
     fixture_ready(&f, 1);
     assert_int_equal(fixture_status(&f, 1).applied, 1);
     assert_int_equal(raft_campaign(fixture_raft(&f, 1)), ERR_OK);
+}
+
+/* A new leader can't know whether a change in its log is decided: it waits until it has applied it, even
+ * if all is committed by then. */
+static void test_new_leader_waits_for_changes_in_its_log(void **state)
+{
+    (void)state;
+    for (uint64_t id = 1; id <= 3; id++) {
+        fixture_crash(&f, id, 0);
+        fixture_set_log(&f, id, 1, NULL, 0);
+        append_conf(&f.members[id], 1, RAFT_CONF_ADD_LEARNER, 4);
+        fixture_start(&f, id);
+    }
+    raft_campaign(fixture_raft(&f, 1));
+    fixture_ready(&f, 1);
+    while (fixture_find(&f, RAFT_MSG_APPEND_REPLY, 1) == NULL)
+        fixture_deliver_at(&f, 0, false);
+    struct raft_message m = *fixture_find(&f, RAFT_MSG_APPEND_REPLY, 1);
+    struct raft_conf_change c = {RAFT_CONF_ADD_LEARNER, 5};
+    struct raft *r = fixture_raft(&f, 1);
+    assert_int_equal(raft_step(r, &m), ERR_OK);
+    assert_int_equal(fixture_status(&f, 1).commit, 2);
+    assert_int_equal(raft_propose_conf(r, &c, BYTES_EMPTY), ERR_BUSY);
+    fixture_ready(&f, 1);
+    assert_int_equal(raft_propose_conf(r, &c, BYTES_EMPTY), ERR_OK);
+}
+
+/* Found by random schedules: two members become one. Member 1 was removed and has applied it; member 2 has
+ * the entry but doesn't know that it is committed, so it needs member 1's vote, which it doesn't get
+ * since member 1's log is longer. Nor does member 1 campaign. Its answer tells what is committed. */
+static void test_remaining_member_learns_that_it_is_alone(void **state)
+{
+    (void)state;
+    fixture_free(&f);
+    fixture_init(&f, 2, 0, 0);
+    for (uint64_t id = 1; id <= 2; id++) {
+        fixture_crash(&f, id, 0);
+        fixture_set_log(&f, id, 2, (uint64_t[]){1}, 1);
+        append_conf(&f.members[id], 2, RAFT_CONF_REMOVE, 1);
+    }
+    /* An entry of a term that member 2 led, which it lost itself in a crash. */
+    struct raft_entry *e = raft_entry_new(2, 3, RAFT_ENTRY_NOOP, 0, BYTES_EMPTY);
+    raft_log_append(&f.members[1].log, e);
+    raft_entry_unref(e);
+    f.members[1].hard_state.commit = 2;
+    fixture_start(&f, 1);
+    fixture_start(&f, 2);
+    assert_int_equal(fixture_status(&f, 1).conf.voter_count, 1);
+    assert_int_equal(fixture_status(&f, 2).conf.voter_count, 2);
+    fixture_tick_all(&f, 4 * FIXTURE_ELECTION_TICKS);
+    assert_int_equal(fixture_leader(&f), 2);
+    assert_int_equal(fixture_status(&f, 2).conf.voter_count, 1);
+}
+
+/* ... and one becomes two: member 2 doesn't know that it was made a voter and has the longer log, so
+ * member 1 needs its vote in vain. The request tells what is committed. */
+static void test_promoted_member_learns_that_it_votes(void **state)
+{
+    (void)state;
+    fixture_free(&f);
+    fixture_init(&f, 1, 1, 0);
+    fixture_elect(&f, 1);
+    fixture_conf(&f, 1, RAFT_CONF_ADD_VOTER, 2);
+    fixture_ready(&f, 1);
+    assert_int_equal(fixture_status(&f, 1).conf.voter_count, 2);
+    /* Member 2 gets two entries, one of which member 1 loses, and no commit. */
+    f.members[1].manual_sync = true;
+    fixture_propose(&f, 1, "lost");
+    while (f.queue_count > 0) {
+        struct raft_message *m = &f.queue[0];
+        if (m->type == RAFT_MSG_APPEND && m->commit > 1)
+            m->commit = 1;
+        if (m->type == RAFT_MSG_APPEND_REPLY && m->index > 2)
+            fixture_drop_at(&f, 0);
+        else
+            fixture_deliver_at(&f, 0, false);
+    }
+    assert_int_equal(fixture_status(&f, 2).last_index, 3);
+    assert_int_equal(fixture_status(&f, 2).conf.voter_count, 1);
+    fixture_crash(&f, 1, 0);
+    f.members[1].manual_sync = false;
+    fixture_tick(&f, 2, 3 * FIXTURE_ELECTION_TICKS);
+    fixture_start(&f, 1);
+    fixture_tick_all(&f, 6 * FIXTURE_ELECTION_TICKS);
+    assert_int_equal(fixture_leader(&f), 2);
+    assert_int_equal(fixture_status(&f, 1).applied, fixture_status(&f, 2).applied);
 }
 
 static void test_learner_neither_counts_nor_campaigns(void **state)
@@ -270,6 +357,9 @@ int main(void)
         T(test_removal_commits_what_waited_for_the_removed_one),
         T(test_no_campaign_with_a_committed_change_unapplied),
         T(test_second_change_in_the_log_proves_the_first),
+        T(test_new_leader_waits_for_changes_in_its_log),
+        T(test_remaining_member_learns_that_it_is_alone),
+        T(test_promoted_member_learns_that_it_votes),
         T(test_learner_neither_counts_nor_campaigns),
         T(test_rejected_change),
         T(test_unknown_members),

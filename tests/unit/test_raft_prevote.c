@@ -146,6 +146,32 @@ static void test_old_grants_do_not_count(void **state)
     assert_int_equal(fixture_status(&f, 1).role, RAFT_CANDIDATE);
 }
 
+/* Somebody is ahead already: a precandidate that votes for it gives up its own attempt. */
+static void test_precandidate_that_votes_gives_up(void **state)
+{
+    (void)state;
+    fixture_step(&f, 1, (struct raft_message){.type = RAFT_MSG_VOTE_REPLY, .from = 2, .term = 3});
+    raft_campaign(fixture_raft(&f, 1));
+    fixture_ready(&f, 1);
+    fixture_step(&f, 1, (struct raft_message){.type = RAFT_MSG_VOTE, .from = 3, .term = 3});
+    assert_int_equal(fixture_status(&f, 1).vote, 3);
+    assert_int_equal(fixture_status(&f, 1).role, RAFT_FOLLOWER);
+}
+
+static void test_timeout_now_is_the_leaders_word(void **state)
+{
+    (void)state;
+    fixture_elect(&f, 1);
+    struct raft_message m = {.type = RAFT_MSG_TIMEOUT_NOW, .from = 2, .term = 1};
+    fixture_step(&f, 3, m); /* not the leader's */
+    assert_int_equal(fixture_status(&f, 3).term, 1);
+    fixture_step(&f, 1, m);
+    assert_int_equal(fixture_status(&f, 1).role, RAFT_LEADER);
+    m.from = 1;
+    fixture_step(&f, 3, m);
+    assert_int_equal(fixture_status(&f, 3).role, RAFT_CANDIDATE);
+}
+
 static void test_check_quorum(void **state)
 {
     (void)state;
@@ -299,6 +325,8 @@ int main(void)
         T(test_lower_term_but_best_log_wins),
         T(test_higher_term_makes_the_leader_step_down),
         T(test_old_grants_do_not_count),
+        T(test_precandidate_that_votes_gives_up),
+        T(test_timeout_now_is_the_leaders_word),
         T(test_check_quorum),
         T(test_leader_with_a_hung_disk_steps_down),
         T(test_leader_with_a_slow_disk_stays),

@@ -137,6 +137,53 @@ static void test_reordered_appends(void **state)
         assert_int_equal(fixture_status(&f, id).applied, 7);
 }
 
+/* An append of before a compaction, repeated: it is answered with what is committed, and nothing is taken
+ * from the log (once a bug of another implementation, which cleared its log for index 0). */
+static void test_old_append_after_a_compaction(void **state)
+{
+    (void)state;
+    fixture_elect(&f, 1);
+    for (int i = 0; i < 4; i++)
+        fixture_propose(&f, 1, "x");
+    fixture_deliver(&f);
+    fixture_compact(&f, 2, 3);
+    struct raft_entry *e = raft_entry_ref(f.committed[1]);
+    struct raft_message m = {
+        .type = RAFT_MSG_APPEND, .from = 1, .term = 1, .entries = &e, .entry_count = 1};
+    assert_int_equal(fixture_step(&f, 2, m), ERR_OK);
+    raft_entry_unref(e);
+    const struct raft_message *reply = fixture_find(&f, RAFT_MSG_APPEND_REPLY, 1);
+    assert_false(reply->reject);
+    assert_int_equal(reply->index, 5);
+    assert_int_equal(fixture_status(&f, 2).first_index, 4);
+    assert_int_equal(fixture_status(&f, 2).last_index, 5);
+}
+
+/* A refusal points no further back than to what is committed, which agrees with any leader's log. */
+static void test_hint_is_never_behind_the_commit_index(void **state)
+{
+    (void)state;
+    fixture_elect(&f, 1);
+    fixture_propose(&f, 1, "x");
+    fixture_deliver(&f);
+    struct raft_message m = {
+        .type = RAFT_MSG_APPEND, .from = 1, .term = 9, .index = 40, .log_term = 8};
+    fixture_crash(&f, 2, 0);
+    f.members[2].hard_state.commit = 2;
+    raft_log_compact(&f.members[2].log, 2);
+    struct raft_entry *e = raft_entry_new(3, 3, RAFT_ENTRY_COMMAND, 0, BYTES_EMPTY);
+    raft_log_append(&f.members[2].log, e);
+    raft_entry_unref(e);
+    f.members[2].hard_state.term = 3;
+    fixture_start(&f, 2);
+    m.log_term = 2; /* less than the term of entry 3 */
+    fixture_step(&f, 2, m);
+    const struct raft_message *reply = fixture_find(&f, RAFT_MSG_APPEND_REPLY, 1);
+    assert_true(reply->reject);
+    assert_int_equal(reply->reject_hint, 2);
+    assert_int_equal(reply->hint_term, 1);
+}
+
 static void test_unreachable_goes_back_to_probing(void **state)
 {
     (void)state;
@@ -200,6 +247,22 @@ static void test_nothing_is_sent_while_the_snapshot_is_under_way(void **state)
     assert_int_equal(fixture_status(&f, 1).peers[2].next, 2);
     fixture_tick_all(&f, 3 * FIXTURE_HEARTBEAT_TICKS); /* tries again */
     assert_int_equal(fixture_status(&f, 3).applied, 7);
+}
+
+/* An answer from before the snapshot doesn't end it, unless the log still reaches back to there. */
+static void test_old_answer_does_not_end_the_snapshot_state(void **state)
+{
+    (void)state;
+    lag();
+    fixture_tick(&f, 1, FIXTURE_HEARTBEAT_TICKS);
+    while (fixture_find(&f, RAFT_MSG_SNAPSHOT, 3) == NULL)
+        fixture_deliver_at(&f, 0, false);
+    struct raft_message m = {.type = RAFT_MSG_APPEND_REPLY, .from = 3, .term = 1, .index = 2};
+    fixture_step(&f, 1, m);
+    assert_int_equal(fixture_status(&f, 1).peers[2].state, 2);
+    m.index = 4;
+    fixture_step(&f, 1, m);
+    assert_int_equal(fixture_status(&f, 1).peers[2].state, 1);
 }
 
 /* A snapshot is dear: not sent to a member that doesn't answer. */
@@ -504,9 +567,12 @@ int main(void)
         T(test_appends_are_cut_by_bytes),
         T(test_lost_appends_are_found_by_heartbeats),
         T(test_reordered_appends),
+        T(test_old_append_after_a_compaction),
+        T(test_hint_is_never_behind_the_commit_index),
         T(test_unreachable_goes_back_to_probing),
         T(test_lagging_member_gets_a_snapshot),
         T(test_nothing_is_sent_while_the_snapshot_is_under_way),
+        T(test_old_answer_does_not_end_the_snapshot_state),
         T(test_no_snapshot_to_a_silent_member),
         T(test_old_snapshot_is_ignored),
         T(test_snapshot_that_the_log_covers_only_commits),
