@@ -10,15 +10,11 @@ static void accept_up_to(struct raft *r, uint64_t to, uint64_t index)
 }
 
 /* Reply false "if log doesn't contain an entry at prevLogIndex whose term matches prevLogTerm", with a
- * guess where it may. */
+ * guess where it may: not before the commit index, whose term no leader's log has less than behind it. */
 static void refuse(struct raft *r, const struct raft_message *m)
 {
     uint64_t hint_term;
     uint64_t hint = raft_log_find_term(&r->log, m->index, m->log_term, &hint_term);
-    if (hint < r->commit) { /* what is committed agrees with any leader's log */
-        hint = r->commit;
-        hint_term = raft_log_term_at(&r->log, hint);
-    }
     raft_send(r, (struct raft_message){.type = RAFT_MSG_APPEND_REPLY,
                                        .to = m->from,
                                        .index = m->index,

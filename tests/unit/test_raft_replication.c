@@ -260,6 +260,7 @@ static void test_old_answer_does_not_end_the_snapshot_state(void **state)
     struct raft_message m = {.type = RAFT_MSG_APPEND_REPLY, .from = 3, .term = 1, .index = 2};
     fixture_step(&f, 1, m);
     assert_int_equal(fixture_status(&f, 1).peers[2].state, 2);
+    assert_int_equal(count(RAFT_MSG_SNAPSHOT, 3), 1); /* nor sends another */
     m.index = 4;
     fixture_step(&f, 1, m);
     assert_int_equal(fixture_status(&f, 1).peers[2].state, 1);
