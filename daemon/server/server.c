@@ -79,6 +79,7 @@ static enum errc open_replica(struct server *s, struct error *err)
         .member_id = s->identity.member_id,
         .initial_members = s->identity.members,
         .initial_member_count = s->identity.member_count,
+        .join = s->identity.joined,
         .client_urls = s->advertised.url,
         .client_url_count = s->advertised.count,
         .tick_ms = s->config.heartbeat_ms,

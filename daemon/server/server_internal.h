@@ -25,7 +25,7 @@ struct compactor { /* compactor.c */
         int64_t revision;
     } samples[11]; /* a retention, in tenths */
     size_t sample_count;
-    uint64_t next_ms, next_setting_ms;
+    uint64_t next_ms;
     struct replica_op *op;
     bool waiting; /* for the rows of the last compaction to be gone */
 };
@@ -55,7 +55,6 @@ struct server {
     uint64_t last_tick_ms;
     uint64_t handover_until_ms;
     bool woken;
-    bool quorum_logged;
     size_t voters, learners; /* as last logged */
 
     void (*stopped)(void *ctx, const struct error *why);
