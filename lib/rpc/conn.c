@@ -79,6 +79,10 @@ static void make_session(struct conn *c, const nghttp2_session_callbacks *callba
     nghttp2_option_set_no_closed_streams(option, 1);
     /* A server counts resets itself (server_conn.c); nghttp2's own limit is tight and says INTERNAL_ERROR. */
     nghttp2_option_set_stream_reset_rate_limit(option, UINT32_MAX, UINT32_MAX);
+    /* Go's gRPC clients put what they were told to dial into `:authority`: etcdctl's "http://HOST:PORT" for
+     * status, defrag and others. nghttp2 would reset such a stream for the slashes; what gRPC needs of a
+     * request is checked by the call itself. */
+    nghttp2_option_set_no_http_messaging(option, server);
     failed = server ? nghttp2_session_server_new2(&c->session, callbacks, c, option)
                     : nghttp2_session_client_new2(&c->session, callbacks, c, option);
     assert(!failed); /* out of memory is the only reason there is */
