@@ -51,7 +51,8 @@ struct channel_conn {
     bool draining;
     uv_connect_t connect;
     struct deadline keepalive;
-    bool pinged; /* and nothing came since */
+    bool pinged; /* and nothing had come since when it was last looked at */
+    uint64_t pinged_ms;
 };
 
 struct rpc_stream {

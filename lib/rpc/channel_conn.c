@@ -15,8 +15,10 @@ static void on_keepalive(struct deadline *d)
     struct rpc_channel *ch = cc->ch;
     uint64_t now = uv_now(ch->loop), silence = now - cc->c.received_ms;
     uint64_t limit = ch->config.keepalive_ms;
-    if (silence < limit) {
+    /* An answer may come within the very millisecond of the ping; nothing else has, it was silent before. */
+    if (cc->pinged && cc->c.received_ms >= cc->pinged_ms)
         cc->pinged = false;
+    if (silence < limit) {
         deadline_set(&ch->deadlines, d, cc->c.received_ms + limit);
         return;
     }
@@ -26,6 +28,7 @@ static void on_keepalive(struct deadline *d)
     }
     if (!list_empty(&cc->streams)) {
         cc->pinged = true;
+        cc->pinged_ms = now;
         nghttp2_submit_ping(cc->c.session, NGHTTP2_FLAG_NONE, NULL);
         conn_schedule_flush(&cc->c);
     }
