@@ -72,11 +72,6 @@ static void on_status(struct rpc_call *call, void *service, struct bytes message
 
 /* ---- Hashes -------------------------------------------------------------------------------------- */
 
-static int64_t etcds_compact_revision(int64_t revision)
-{
-    return revision > 0 ? revision : -1; /* its way to say "never" */
-}
-
 static void on_hash_kv_done(void *ctx, enum errc code, uint32_t hash, int64_t compact_revision,
                             int64_t hash_revision)
 {
@@ -92,7 +87,7 @@ static void on_hash_kv_done(void *ctx, enum errc code, uint32_t hash, int64_t co
     Etcdserverpb__HashKVResponse response = ETCDSERVERPB__HASH_KVRESPONSE__INIT;
     response.header = &header;
     response.hash = hash;
-    response.compact_revision = etcds_compact_revision(compact_revision);
+    response.compact_revision = compact_revision;
     unary_reply(u, &response.base);
 }
 

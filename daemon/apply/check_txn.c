@@ -85,14 +85,15 @@ static void add_delete(struct changes *c, struct mvcc_range range)
     c->deletes[c->delete_count++] = range;
 }
 
-/* etcd's interval [key, end) against the point k. With the end "\0" (everything from key) its interval is
- * an empty one that only meets the key itself; transactions rely on what it lets through. */
+/* etcd's interval [key, end) against the point k. An end that is not above the key makes it an empty one that
+ * meets nothing, also the end "\0" that means everything from key on: transactions rely on what it lets
+ * through. */
 static bool deletes_meet(const struct changes *c, struct bytes k)
 {
     for (size_t i = 0; i < c->delete_count; i++) {
         const struct mvcc_range *d = &c->deletes[i];
-        int begin = bytes_compare(d->key, k);
-        if (begin == 0 || (begin < 0 && d->end.n && bytes_compare(d->end, k) > 0))
+        if (d->end.n == 0 ? bytes_equal(d->key, k)
+                          : bytes_compare(d->key, k) <= 0 && bytes_compare(k, d->end) < 0)
             return true;
     }
     return false;

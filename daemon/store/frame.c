@@ -166,7 +166,7 @@ static bool take_head(struct reader *r, struct db_state *s)
     s->stamp = take64(r);
     s->revision = (int64_t)take64(r);
     s->compact_revision = (int64_t)take64(r);
-    return known && s->revision >= 1 && s->revision <= REV_MAIN_MAX && s->compact_revision >= 0 &&
+    return known && s->revision >= 1 && s->revision <= REV_MAIN_MAX && s->compact_revision >= -1 &&
            s->compact_revision <= s->revision;
 }
 

@@ -153,7 +153,7 @@ static void step(struct mvcc *m, struct op *op)
         return;
     }
     /* Without a compaction every row counts. */
-    h->collected = h->compacted == 0 || !keyindex_keep(&m->index, h->revision, h->compacted,
+    h->collected = h->compacted <= 0 || !keyindex_keep(&m->index, h->revision, h->compacted,
                                                        SLICE_KEYS, &h->from, &h->kept, &h->live);
     op_submit(m, op, NULL);
 }
@@ -170,8 +170,7 @@ static void after(struct mvcc *m, struct op *op)
 static void answer(struct op *op, enum errc code)
 {
     struct hash *h = (struct hash *)op;
-    h->done(h->ctx, code, code == ERR_OK ? h->crc : 0, h->compacted ? h->compacted : -1,
-            h->revision);
+    h->done(h->ctx, code, code == ERR_OK ? h->crc : 0, h->compacted, h->revision);
 }
 
 static void destroy(struct op *op)

@@ -172,7 +172,7 @@ static enum errc create_tables(struct db *db, struct error *err)
     enum errc code = db_exec(db, schema, err);
     if (code != ERR_OK)
         return code;
-    db->state = (struct db_state){.revision = 1};
+    db->state = (struct db_state){.revision = 1, .compact_revision = -1};
     code = db_write_state(db, &db->state, err);
     if (code != ERR_OK)
         return code;

@@ -16,9 +16,10 @@
 struct db_state {
     uint64_t applied, term, stamp; /* of the last applied log entry */
     int64_t revision;
-    int64_t compact_revision; /* asked for */
-    int64_t compact_done;     /* rows are gone up to here */
-    uint64_t rows, digest;    /* of tables rev and bucket together: see tables.h */
+    int64_t
+        compact_revision; /* asked for; -1: never, so that a first compaction at 0 is one, as etcd's */
+    int64_t compact_done;  /* rows are gone up to here */
+    uint64_t rows, digest; /* of tables rev and bucket together: see tables.h */
 };
 
 enum db_statement {
