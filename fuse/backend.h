@@ -130,6 +130,11 @@ struct backend {
     /* `done(ERR_OK)` when the watch has delivered everything that was committed, anywhere, before this
      * call. */
     void (*sync)(struct backend *b, uint64_t timeout_ms, store_sync_done done, void *ctx);
+    /* Grants a lease and keeps it alive as long as the backend lives: `granted` once, and `lost` when it is gone
+     * (then another may be asked for). One at a time. */
+    void (*lease)(struct backend *b, int64_t ttl_s,
+                  void (*granted)(void *ctx, enum errc code, int64_t id), void (*lost)(void *ctx),
+                  void *ctx);
     void (*status)(struct backend *b, uint64_t timeout_ms, store_status_done done, void *ctx);
 };
 

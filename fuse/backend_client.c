@@ -13,6 +13,10 @@ struct backend_client {
     struct client_watch *watch;
     const struct store_watch_handler *handler;
     void *handler_ctx;
+    struct client_lease *lease;
+    void (*granted)(void *ctx, enum errc code, int64_t id);
+    void (*lost)(void *ctx);
+    void *lease_ctx;
     char state[256];
 };
 
@@ -285,6 +289,33 @@ static void client_backend_sync(struct backend *backend, uint64_t timeout_ms, st
     uv_timer_start(&r->timer, refuse, 0, 0);
 }
 
+/* ---- Lease ------------------------------------------------------------------------------------------ */
+
+static void lease_granted(void *ctx, enum errc code, int64_t id)
+{
+    struct backend_client *b = ctx;
+    b->granted(b->lease_ctx, code, id);
+}
+
+static void lease_lost(void *ctx)
+{
+    struct backend_client *b = ctx;
+    b->lost(b->lease_ctx);
+}
+
+static void client_backend_lease(struct backend *backend, int64_t ttl_s,
+                                 void (*granted)(void *ctx, enum errc code, int64_t id),
+                                 void (*lost)(void *ctx), void *ctx)
+{
+    struct backend_client *b = of(backend);
+    if (b->lease)
+        client_lease_stop(b->lease, false);
+    b->granted = granted;
+    b->lost = lost;
+    b->lease_ctx = ctx;
+    b->lease = client_lease_start(b->client, ttl_s, lease_granted, lease_lost, b);
+}
+
 /* ---- Status ----------------------------------------------------------------------------------------- */
 
 /* Two questions at a time: how the member is, and who the members are. */
@@ -396,8 +427,9 @@ enum errc backend_client_new(uv_loop_t *loop, const char *const *endpoints, size
                                    .state = client_state,
                                    .ctx = b};
     b->loop = loop;
-    b->backend = (struct backend){client_backend_range, client_backend_txn, client_backend_watch,
-                                  client_backend_sync, client_backend_status};
+    b->backend =
+        (struct backend){client_backend_range, client_backend_txn,   client_backend_watch,
+                         client_backend_sync,  client_backend_lease, client_backend_status};
     enum errc code = client_new(loop, &config, &b->client, err);
     if (code != ERR_OK) {
         free(b);
@@ -419,6 +451,8 @@ const char *backend_client_state(const struct backend_client *b)
 
 void backend_client_free(struct backend_client *b)
 {
+    if (b->lease)
+        client_lease_stop(b->lease, true);
     client_free(b->client);
     free(b);
 }

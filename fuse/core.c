@@ -23,9 +23,10 @@ struct core *core_new(const struct core_options *options, const struct core_host
     c->options.identity = NULL;
     c->started_ns = core_wall_ns(c);
     value_cache_init(&c->cache, options->cache_bytes);
-    struct list *lists[] = {&c->inflight,      &c->held,         &c->held_waiters, &c->tombstones,
-                            &c->own_revisions, &c->load_waiters, &c->expecting,    &c->masked,
-                            &c->appending,     &c->unsaved};
+    struct list *lists[] = {&c->inflight,   &c->held,          &c->held_waiters,
+                            &c->tombstones, &c->own_revisions, &c->load_waiters,
+                            &c->expecting,  &c->lease_waiters, &c->masked,
+                            &c->appending,  &c->unsaved};
     for (size_t i = 0; i < ARRAY_LEN(lists); i++)
         list_init(lists[i]);
     struct node *root = node_at(c, BYTES_EMPTY, true);

@@ -47,6 +47,7 @@ struct core_holders_query {
     int32_t caller_pid; /* thread id of the flusher */
     int32_t opener_pid; /* thread id of who opened it */
     int opener_pidfd;   /* of that process; -1: none. Borrowed until `done` */
+    bool never_shared;  /* each FLUSH of the handle so far came from its opener */
 };
 
 struct core_holders_answer {

@@ -48,6 +48,7 @@ void handle_free(struct core *c, struct handle *h)
     list_remove(&h->append_link);
     value_unref(h->pin);
     buf_free(&h->data);
+    buf_free(&h->reservation);
     if (h->meta) {
         meta_free(h->meta);
         free(h->meta);

@@ -30,6 +30,8 @@ static void flush_answer(void *ctx, const struct core_holders_answer *a)
 void core_flush(struct core *c, const struct caller *who, uint64_t fh, core_done done, void *ctx)
 {
     struct handle *h = fh == CORE_FH_REPLAY ? NULL : handle_of(fh);
+    if (h && who->pid != h->opener)
+        h->shared = true;
     if (!h || (!h->dirty && !h->committing)) {
         core_fail(done, ctx, 0);
         return;
@@ -47,7 +49,8 @@ void core_flush(struct core *c, const struct caller *who, uint64_t fh, core_done
                                        .access_mode = h->flags & O_ACCMODE,
                                        .caller_pid = who->pid,
                                        .opener_pid = h->opener,
-                                       .opener_pidfd = h->pidfd};
+                                       .opener_pidfd = h->pidfd,
+                                       .never_shared = !h->shared};
         c->host.holders(c->host.ctx, &q, flush_answer, op);
     }
 }

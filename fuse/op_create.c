@@ -1,6 +1,5 @@
 #include <errno.h>
 #include <fcntl.h>
-#include <stdlib.h>
 
 #include "fuse/state.h"
 
@@ -17,8 +16,8 @@ static void reply_created(struct op *op, struct node *n, bool is_dir, struct han
     op_reply(op, &reply);
 }
 
-/* The place of the new name, or NULL with the answer given. */
-static struct node *new_place(struct op *op, struct place *p, bool is_dir)
+/* False: the answer is given. */
+static bool new_place(struct op *op, struct place *p, bool is_dir)
 {
     int error = 0;
     struct node *dir = dir_node(op->c, op->ino, &error);
@@ -31,13 +30,18 @@ static struct node *new_place(struct op *op, struct place *p, bool is_dir)
     }
     if (error) {
         op_fail(op, error);
-        return NULL;
+        return false;
     }
-    return dir;
+    return true;
+}
+
+bool create_place(struct op *op, struct place *p)
+{
+    return new_place(op, p, S_ISDIR(op->mode));
 }
 
 /* No key of this name, neither as a file nor as a directory. */
-static void txn_if_free(struct txn *t, struct bytes file_key, struct bytes dir_key)
+void txn_if_free(struct txn *t, struct bytes file_key, struct bytes dir_key)
 {
     struct buf end = {0};
     range_end_of(dir_key, &end);
@@ -46,8 +50,8 @@ static void txn_if_free(struct txn *t, struct bytes file_key, struct bytes dir_k
     buf_free(&end);
 }
 
-static void keys_of(struct core *c, const struct place *p, const char *name, struct buf *ret_file,
-                    struct buf *ret_dir)
+void create_keys(struct core *c, const struct place *p, const char *name, struct buf *ret_file,
+                 struct buf *ret_dir)
 {
     node_full_key(c, p->dir, true, ret_file);
     if (p->self)
@@ -61,7 +65,7 @@ static void keys_of(struct core *c, const struct place *p, const char *name, str
 static void created(struct op *op, const struct store_txn_result *r)
 {
     struct core *c = op->c;
-    bool is_dir = S_ISDIR(op->mode), opens = op->extra != NULL;
+    bool is_dir = S_ISDIR(op->mode);
     int error = 0;
     if (r->code != ERR_OK || !r->succeeded) {
         op_fail(op, r->code != ERR_OK ? core_errno(r->code) : EEXIST);
@@ -76,14 +80,7 @@ static void created(struct op *op, const struct store_txn_result *r)
         op_fail(op, ESTALE);
         return;
     }
-    struct handle *h = NULL;
-    if (opens) {
-        struct inode *i = place_inode(c, &p);
-        h = handle_new(c, i, (int)op->flags, &op->who);
-        h->base_revision = r->revision;
-        h->loaded = !h->append;
-    }
-    reply_created(op, p.node, is_dir, h);
+    reply_created(op, p.node, is_dir, NULL);
 }
 
 /* The cluster decides who makes it. op->mode has type and permissions, op->value the content. */
@@ -92,7 +89,7 @@ static void create_in_cluster(struct op *op, const struct place *p, const struct
     struct core *c = op->c;
     bool is_dir = S_ISDIR(op->mode);
     struct buf file = {0}, dir = {0};
-    keys_of(c, p, op->name, &file, &dir);
+    create_keys(c, p, op->name, &file, &dir);
     struct bytes key = buf_bytes(is_dir ? &dir : &file);
     if (p->self)
         txn_if(&op->txn, key, STORE_CREATE, STORE_EQUAL, 0);
@@ -127,17 +124,33 @@ static void open_existing(struct op *op, const struct place *p)
     reply_created(op, p->node, false, h);
 }
 
-static void create_local(struct op *op, const struct place *p, const struct meta *m, bool pending)
+/* A file that only this mount has, until its handle is closed or, a dropping, as long as it lives. */
+static struct handle *create_local(struct op *op, const struct place *p, bool pending)
 {
     struct core *c = op->c;
     struct node *n = place_make(c, p, op->name);
     struct local_file *l = local_make(c, n, pending);
-    meta_copy(m, &l->meta);
+    meta_for_new(c, &op->who, op->mode, false, &l->meta);
     struct handle *h = handle_new(c, inode_of(c, n, false), (int)op->flags, &op->who);
     node_settle(c, n);
     handle_truncate_all(h);
     h->checked = !pending;
-    reply_created(op, n, false, h);
+    return h;
+}
+
+/* The name is ours: nobody else can make it until we save. */
+void create_reserved(struct op *op)
+{
+    struct core *c = op->c;
+    struct place p;
+    if (!create_place(op, &p))
+        return;
+    struct handle *h = create_local(op, &p, true);
+    buf_append(&h->reservation, op->key.p, op->key.n);
+    h->whole = false; /* guarded: there must still be no such key */
+    h->base_revision = 0;
+    place_find(c, p.dir, op->name, &p);
+    reply_created(op, p.node, false, h);
 }
 
 static void create_run(struct op *op)
@@ -152,20 +165,16 @@ static void create_run(struct op *op)
         open_existing(op, &p);
         return;
     }
-    if (!new_place(op, &p, false))
+    if (!create_place(op, &p))
         return;
     struct node *hidden = node_child(c, p.dir, bytes_str(op->name));
-    bool masked = hidden && hidden->masked;
-    bool local = local_name(c, op->name);
-    struct meta m;
-    meta_for_new(c, &op->who, op->mode, false, &m);
-    op->mode = S_IFREG | (op->mode & 07777);
-    if (local || !(op->flags & O_EXCL) || masked)
-        create_local(op, &p, &m, !local);
-    else {
-        op->extra = op; /* opens */
-        create_in_cluster(op, &p, &m);
+    bool masked = hidden && hidden->masked, local = local_name(c, op->name);
+    if ((op->flags & O_EXCL) && !local && !masked) {
+        reserve_name(op);
+        return;
     }
+    struct handle *h = create_local(op, &p, !local);
+    reply_created(op, h->inode->node, false, h);
 }
 
 void core_create(struct core *c, const struct caller *who, uint64_t parent, const char *name,
@@ -178,7 +187,7 @@ void core_create(struct core *c, const struct caller *who, uint64_t parent, cons
     struct op *op = op_new(c, who, done, ctx, create_run);
     op->ino = parent;
     op->name = xstrdup(name);
-    op->mode = mode;
+    op->mode = S_IFREG | (mode & 07777);
     op->flags = (unsigned)flags;
     create_run(op);
 }

@@ -9,7 +9,8 @@
 void handle_truncate_all(struct handle *h)
 {
     h->append = false;
-    h->whole = h->loaded = h->dirty = true;
+    h->loaded = h->dirty = true;
+    h->whole = h->reservation.n == 0; /* a name that was reserved is not taken from others */
     h->data.n = 0;
 }
 

@@ -71,6 +71,7 @@ static void unlink_run(struct op *op)
     if (!n)
         return;
     if (n->local) {
+        reserve_drop_all(c, n->file_inode);
         if (!n->file || !n->local->pending) {
             forget_name(c, n->file_inode);
             local_file_free(n->local);

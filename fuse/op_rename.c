@@ -259,11 +259,18 @@ static void move_local(struct op *op, const struct ends *e)
 {
     struct core *c = op->c;
     struct node *from = e->from.node, *to = place_make(c, &e->to, op->name2);
+    struct inode *i = from->file_inode;
     local_file_free(to->local);
     to->local = from->local;
     from->local = NULL;
     to->local->pending = !local_name(c, op->name2);
-    move_inode(c, from->file_inode, to, op->ino2, op->name2);
+    /* A rename replaces what is there: the save under the new name is not guarded. */
+    reserve_drop_all(c, i);
+    for (struct list *it = i ? i->handles.next : NULL; i && it != &i->handles; it = it->next) {
+        struct handle *h = CONTAINER_OF(it, struct handle, link);
+        h->whole = h->loaded && !h->append;
+    }
+    move_inode(c, i, to, op->ino2, op->name2);
     node_settle(c, to);
     node_settle(c, from);
     op_ok(op);

@@ -118,6 +118,7 @@ static void committed(struct op *op, int64_t revision)
     h->pin = value_ref(m->whole);
     h->pin_revision = h->base_revision = revision;
     h->whole = false;
+    h->reservation.n = 0;
     if (h->meta) {
         meta_free(h->meta);
         free(h->meta);
@@ -216,6 +217,8 @@ static void commit_put(struct op *op)
     }
     txn_put(&op->txn, buf_bytes(&key), m->whole, kv && !m->no_lease ? kv->lease : 0);
     txn_get(&op->txn, buf_bytes(&key), true);
+    if (m->h->reservation.n)
+        txn_delete(&op->txn, buf_bytes(&m->h->reservation));
     if (m->append)
         txn_else_get(&op->txn, buf_bytes(&key));
     add_meta(op, buf_bytes(&key));
@@ -339,6 +342,7 @@ static void released(void *ctx, int error)
     struct release *r = ctx;
     (void)error; /* its bytes are kept, and logged */
     struct inode *i = r->h->inode;
+    reserve_drop(r->c, r->h);
     handle_free(r->c, r->h);
     if (i->commits == 0)
         inode_release(r->c, i);

@@ -142,9 +142,11 @@ struct handle {
     bool released;
     bool committing;
     struct buf data;
-    int64_t base_revision; /* of the content that was changed, when not whole; 0: no key */
-    struct meta *meta;     /* set by hand through the handle, to be saved with the content */
+    struct buf reservation; /* key that reserves the name, until the first commit (reserve.c) */
+    int64_t base_revision;  /* of the content that was changed, when not whole; 0: no key */
+    struct meta *meta;      /* set by hand through the handle, to be saved with the content */
     int32_t opener, writer;
+    bool shared; /* another process than the opener has flushed it */
     int pidfd;
     uint64_t written_ms;
     struct list waiters; /* operations that wait for the commit under way */
@@ -253,6 +255,9 @@ struct core {
     bool no_space;
     int64_t db_size, db_quota;
     struct list masked;
+    struct list lease_waiters;
+    int64_t lease_id; /* of this mount; 0: none */
+    bool lease_asked;
     struct list appending;
     struct list unsaved;
     size_t unsaved_count;
@@ -389,6 +394,23 @@ void meta_for_new(struct core *c, const struct caller *who, uint32_t mode, bool 
 void txn_keep_parent(struct core *c, struct txn *t, struct node *leaving);
 void txn_put_meta(struct core *c, struct txn *t, struct bytes key, const struct meta *m,
                   bool was_there);
+
+/* ---- op_create.c ------------------------------------------------------------------------------------ */
+
+/* The place of a name that is to be made; false: the answer is given. */
+bool create_place(struct op *op, struct place *p);
+/* The keys, with the prefix, that the name has as a file and as a directory. */
+void create_keys(struct core *c, const struct place *p, const char *name, struct buf *ret_file,
+                 struct buf *ret_dir);
+void txn_if_free(struct txn *t, struct bytes file_key, struct bytes dir_key);
+void create_reserved(struct op *op);
+
+/* ---- reserve.c -------------------------------------------------------------------------------------- */
+
+void reserve_name(struct op *op);
+/* The name is free for others again, if the handle has reserved it. */
+void reserve_drop(struct core *c, struct handle *h);
+void reserve_drop_all(struct core *c, struct inode *i);
 
 /* ---- save.c ----------------------------------------------------------------------------------------- */
 
