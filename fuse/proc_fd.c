@@ -83,9 +83,6 @@ static bool descriptor_is(int fd_dir, int *fdinfo_dir, const char *name,
     mode_t mode = file->access_mode == O_RDWR ? 0600 : 0200;
     if (fstatat(fd_dir, name, &st, AT_SYMLINK_NOFOLLOW) != 0 || (st.st_mode & 0600) != mode)
         return false;
-    char first;
-    if (readlinkat(fd_dir, name, &first, 1) != 1 || first != '/')
-        return false;
     if (*fdinfo_dir < 0)
         *fdinfo_dir = openat(fd_dir, "../fdinfo", O_PATH | O_DIRECTORY | O_CLOEXEC);
     char text[TEXT_MAX];

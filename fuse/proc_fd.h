@@ -3,15 +3,17 @@
  *
  * Only files that can't wait for us are read. A process that execs closes its O_CLOEXEC descriptors inside
  * execve(2), and waits there for our answer to FLUSH with its exec lock held: reading its stat, wchan,
- * environ, io, maps or auxv would wait for that lock, and so for ourselves. status, fd, fdinfo, children
- * and a pidfd are safe; stat is read of a process without memory only, which is past any exec. A stat(2)
- * that follows /proc/PID/fd/N is a request to ourselves; lstat(2) and readlink(2) are not.
+ * environ, io, maps or auxv, or the text of a link in its fd (readlink(2)), would wait for that lock, and so
+ * for ourselves. status, fdinfo, children, a pidfd, and the names and lstat(2) of the links in fd are safe;
+ * stat is read of a process without memory only, which is past any exec. A stat(2) that follows a link in fd
+ * is a request to ourselves.
  *
- * Cost of looking at one descriptor (6.18, two busy cores): readdir 4 us, lstat of the link 1.8 us, readlink
- * 6.7 us, fdinfo 20 us. So the link's own mode comes first (it is the descriptor's access mode), then its
- * text (whatever is a file begins with '/'; sockets, pipes and the like don't), and fdinfo only for what is
- * left. The text is not compared with the mount point: it is the path as this process sees it, and bind
- * mounts, other mount namespaces, renamed and deleted files have other ones. */
+ * Cost of looking at one descriptor (6.18, two busy cores): readdir 4 us, lstat of the link 1.8 us, fdinfo
+ * 20 us. So the link's own mode comes first: it is the descriptor's access mode, and leaves few that may be
+ * written to, and none of the sockets if the file was opened for writing only. The link's text would tell
+ * files from sockets, but it can wait, see above. (That it would also name the mount point would not help:
+ * it is the path as this process sees it, and bind mounts, other mount namespaces, renamed and deleted files
+ * have other ones.) */
 #ifndef FUSE_PROC_FD_H
 #define FUSE_PROC_FD_H
 
