@@ -30,7 +30,7 @@
 #define IDLE_ENTRIES_MAX 1000
 #define CHECKPOINT_ENTRIES_MAX 10000
 /* Slices: what holds the loop thread stays below a millisecond, what holds the worker near ten. */
-#define SLICE_KEYS 2000
+#define SLICE_KEYS 1000
 #define SLICE_ROWS 1000
 
 /* ---- Jobs (jobs.c) ------------------------------------------------------------------------------ */

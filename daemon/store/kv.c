@@ -49,7 +49,10 @@ struct mvcc_kv *kv_new(uint64_t id, struct bytes key, struct bytes value,
 
 struct mvcc_kv *kv_of_entry(const struct key_entry *e)
 {
-    return kv_new(key_entry_newest(e), btree_key(&e->item), BYTES_EMPTY, &e->facts, e->facts.stamp);
+    struct mvcc_kv *kv =
+        kv_new(key_entry_newest(e), btree_key(&e->item), BYTES_EMPTY, &e->facts, e->facts.stamp);
+    kv->value.p = NULL;
+    return kv;
 }
 
 void result_add(struct mvcc_result *r, size_t *cap, struct mvcc_kv *kv)

@@ -9,7 +9,7 @@
 struct mvcc_kv *kv_new(uint64_t id, struct bytes key, struct bytes value,
                        const struct key_facts *facts, uint64_t stamp);
 
-/* What the index knows of a key that lives: all but the value. */
+/* What the index knows of a key that lives: all but the value, whose p is NULL (else it never is). */
 struct mvcc_kv *kv_of_entry(const struct key_entry *e);
 
 static inline uint64_t kv_id(const struct mvcc_kv *kv)

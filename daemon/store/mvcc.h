@@ -84,8 +84,8 @@ void mvcc_begin(struct mvcc *m, uint64_t index, uint64_t term, uint64_t stamp);
 
 /* Writes at main revision mvcc_revision() + 1. Reads between begin and end with revision 0 see the
  * writes before them. prev: NULL or gets the key's kv before (with a reference; NULL if there was none).
- * This and mvcc_delete fail only if the value before can't be read: an entry can't be undone, so `failed`
- * has been called and the process must end. */
+ * With prev this, and mvcc_delete with prevs, fail if a value before can't be read: an entry can't be
+ * undone, so `failed` has been called and the process must end. */
 enum errc mvcc_put(struct mvcc *m, struct bytes key, struct bytes value, int64_t lease,
                    struct mvcc_kv **ret_prev);
 
@@ -115,10 +115,14 @@ void mvcc_bucket_put(struct mvcc *m, enum mvcc_bucket bucket, struct bytes key, 
  * ERR_COMPACTED if it is at or below the last one, ERR_FUTURE_REV if above the current revision. */
 enum errc mvcc_compact(struct mvcc *m, int64_t revision);
 
-/* What one entry changed: kv is the new state (maybe a tombstone), prev the one before or NULL. */
+/* What one entry changed: kv is the new state (maybe a tombstone), prev the one before or NULL. prev's
+ * value may not be in memory (its value.p is NULL then): most who look at changes need only its lease. */
 struct mvcc_change {
     struct mvcc_kv *kv, *prev;
 };
+/* prev with its value, read if need be; borrowed, valid as long as the change. NULL: there was none, or it
+ * can't be read (`failed` has been called). */
+struct mvcc_kv *mvcc_change_prev(struct mvcc *m, const struct mvcc_change *change);
 
 /* Ends the entry: the revision goes up by one if a key was changed. *ret_changes lists the changes in the
  * order of their sub revisions; the array and its references are valid until the next mvcc_begin(). */

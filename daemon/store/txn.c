@@ -82,6 +82,38 @@ static enum errc broken(struct mvcc *m, const struct error *err)
     return err->code;
 }
 
+/* The state that a change replaces: with its value if that is in memory or if it is asked for. */
+static enum errc before_change(struct mvcc *m, const struct key_entry *e, bool whole,
+                               struct mvcc_kv **ret_prev)
+{
+    struct error err;
+    struct mvcc_kv *kv = whole ? NULL : cache_get(&m->cache, key_entry_newest(e));
+    if (kv)
+        *ret_prev = mvcc_kv_ref(kv);
+    else if (!whole)
+        *ret_prev = kv_of_entry(e);
+    else if (read_kv(m, key_entry_newest(e), true, ret_prev, &err) != ERR_OK)
+        return broken(m, &err);
+    return ERR_OK;
+}
+
+struct mvcc_kv *mvcc_change_prev(struct mvcc *m, const struct mvcc_change *change)
+{
+    struct mvcc_kv *prev = change->prev, *whole;
+    struct error err;
+    if (!prev || prev->value.p)
+        return prev;
+    size_t at = (size_t)(change - m->changes);
+    assert(at < m->changes_n);
+    if (read_kv(m, kv_id(prev), true, &whole, &err) != ERR_OK) {
+        broken(m, &err);
+        return NULL;
+    }
+    mvcc_kv_unref(prev);
+    m->changes[at].prev = whole; /* the next who asks has it */
+    return whole;
+}
+
 static uint64_t next_id(const struct mvcc *m)
 {
     assert(m->entry.revision < REV_MAIN_MAX && m->changes_n <= REV_SUB_MAX);
@@ -94,12 +126,12 @@ enum errc mvcc_put(struct mvcc *m, struct bytes key, struct bytes value, int64_t
     assert(m->in_entry);
     struct key_entry *e = keyindex_find(&m->index, key);
     struct mvcc_kv *prev = NULL;
-    struct error err;
     uint64_t id = next_id(m);
     struct key_facts facts = {rev_main(id), 1, lease, m->entry.stamp};
     if (e && key_entry_alive(e)) {
-        if (read_kv(m, key_entry_newest(e), true, &prev, &err) != ERR_OK)
-            return broken(m, &err);
+        enum errc code = before_change(m, e, ret_prev != NULL, &prev);
+        if (code != ERR_OK)
+            return code;
         facts.create_revision = e->facts.create_revision;
         facts.version = e->facts.version + 1;
     }
@@ -126,10 +158,10 @@ enum errc mvcc_delete(struct mvcc *m, const struct mvcc_range *range, int64_t *r
         if (!key_entry_alive(e))
             continue;
         struct mvcc_kv *prev;
-        struct error err;
-        if (read_kv(m, key_entry_newest(e), true, &prev, &err) != ERR_OK) {
+        enum errc code = before_change(m, e, ret_prevs != NULL, &prev);
+        if (code != ERR_OK) {
             mvcc_result_free(&prevs);
-            return broken(m, &err);
+            return code;
         }
         uint64_t id = next_id(m);
         struct key_facts facts = {.stamp = m->entry.stamp};

@@ -107,8 +107,8 @@ bool watch_hub_work(struct watch_hub *h)
 {
     if (list_empty(&h->behind))
         return false;
-    struct mvcc_range range;
-    int64_t from, next;
+    struct mvcc_range range = {.key = BYTES_EMPTY};
+    int64_t from = 0, next = 0;
     size_t n = choose(h, &range, &from);
     struct mvcc_result slice = {0};
     /* A damaged row ends a watch as a compaction does: the consumer has to read the keys again, and

@@ -82,7 +82,7 @@ static void touch(struct watch_hub *h, struct watcher *w, const struct mvcc_chan
         h->scratch = xrealloc(h->scratch, h->scratch_cap * sizeof(*h->scratch));
     }
     h->scratch[h->scratch_count++] = (struct scratch_event){
-        .event = {change->kv, w->prev_kv ? change->prev : NULL},
+        .event = {change->kv, w->prev_kv ? mvcc_change_prev(h->store, change) : NULL},
     };
     if (w->touched) {
         h->scratch[w->last - 1].next = h->scratch_count;

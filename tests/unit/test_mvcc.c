@@ -109,6 +109,36 @@ static void a_transaction_is_one_revision(void **state)
     }
 }
 
+/* The value before a change is read when it is asked for only. */
+static void changes_know_what_was_before(void **state)
+{
+    (void)state;
+    struct store s;
+    FOR_EACH_PHASE(&s, phase)
+    {
+        put_lease(&s, "a", "1", 7);
+        put(&s, "b", "");
+        settle(&s, phase);
+        const struct mvcc_change *changes;
+        size_t n;
+        struct mvcc_range all = range_of("", "");
+        begin(&s);
+        assert_int_equal(mvcc_delete(s.m, &all, NULL, NULL), ERR_OK);
+        mvcc_end(s.m, &changes, &n);
+        assert_int_equal(n, 2);
+        assert_int_equal(changes[0].prev->lease, 7);
+        assert_int_equal(changes[0].prev->mod_revision, 2);
+        for (int i = 0; i < 2; i++) {
+            struct mvcc_kv *prev = mvcc_change_prev(s.m, &changes[0]);
+            assert_true(bytes_equal(prev->value, bytes_str("1")));
+            assert_ptr_equal(prev, changes[0].prev);
+        }
+        assert_int_equal(mvcc_change_prev(s.m, &changes[1])->value.n, 0);
+        settle(&s, phase);
+        put(&s, "c", "3");
+    }
+}
+
 static void ranges_have_ends_limits_and_totals(void **state)
 {
     (void)state;
@@ -300,6 +330,7 @@ int main(void)
         cmocka_unit_test(begins_empty_at_revision_1),
         cmocka_unit_test(keeps_generations),
         cmocka_unit_test(a_transaction_is_one_revision),
+        cmocka_unit_test(changes_know_what_was_before),
         cmocka_unit_test(ranges_have_ends_limits_and_totals),
         cmocka_unit_test(gets_single_keys),
         cmocka_unit_test(takes_any_bytes),
