@@ -35,7 +35,7 @@ struct api;
 struct api_config {
     uv_loop_t *loop;
     struct replica *replica;
-    struct peers *peers; /* NULL: nothing is forwarded (a cluster of one that nobody can join) */
+    struct peers *peers;
     struct env *env;
     size_t request_bytes_max;
     size_t txn_ops_max;

@@ -274,8 +274,8 @@ static void forward_start(struct unary *u)
 void unary_forward(struct unary *u, const char *path, const ProtobufCMessageDescriptor *answer_type,
                    void (*local)(struct unary *u))
 {
-    if (u->port->peer || !u->api->config.peers) {
-        unary_fail(u, u->port->peer ? ERR_NOT_LEADER : ERR_NO_LEADER);
+    if (u->port->peer) {
+        unary_fail(u, ERR_NOT_LEADER);
         return;
     }
     u->path = path;

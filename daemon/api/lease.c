@@ -69,13 +69,16 @@ static void add_key(void *ctx, struct bytes key)
     r->keys[r->n_keys++] = (ProtobufCBinaryData){key.n, (uint8_t *)key.p};
 }
 
+static void time_to_live_leading(struct unary *u);
+
 static void time_to_live_now(struct unary *u)
 {
     const Etcdserverpb__LeaseTimeToLiveRequest *r =
         (const Etcdserverpb__LeaseTimeToLiveRequest *)u->request;
     struct lessor *lessor = replica_lessor(u->api->config.replica);
-    if (!lessor_is_primary(lessor)) {
-        unary_fail(u, ERR_NOT_LEADER);
+    if (!lessor_is_primary(lessor)) { /* deposed meanwhile */
+        unary_forward(u, TIME_TO_LIVE_PATH, &etcdserverpb__lease_time_to_live_response__descriptor,
+                      time_to_live_leading);
         return;
     }
     Etcdserverpb__ResponseHeader header = ETCDSERVERPB__RESPONSE_HEADER__INIT;
@@ -217,6 +220,8 @@ static void renewal_answer(struct renewal *r, enum errc code, int64_t ttl)
     renewal_free(r);
 }
 
+static void renew_there(struct renewal *r);
+
 static void on_renew_read(void *ctx, enum errc code)
 {
     struct renewal *r = ctx;
@@ -224,7 +229,10 @@ static void on_renew_read(void *ctx, enum errc code)
     r->op = NULL;
     if (!code)
         code = replica_lease_renew(r->ka->api->config.replica, r->id, &ttl);
-    renewal_answer(r, code, ttl);
+    if (code == ERR_NOT_LEADER) /* deposed meanwhile */
+        renew_there(r);
+    else
+        renewal_answer(r, code, ttl);
 }
 
 static void renew_here(struct renewal *r)
@@ -258,8 +266,8 @@ static void on_renew_forwarded(void *ctx, enum errc code, struct bytes answer)
 static void renew_there(struct renewal *r)
 {
     struct api *api = r->ka->api;
-    if (r->ka->port->peer || !api->config.peers) {
-        renewal_answer(r, r->ka->port->peer ? ERR_NOT_LEADER : ERR_NO_LEADER, 0);
+    if (r->ka->port->peer) {
+        renewal_answer(r, ERR_NOT_LEADER, 0);
         return;
     }
     Etcdserverpb__LeaseKeepAliveRequest request = ETCDSERVERPB__LEASE_KEEP_ALIVE_REQUEST__INIT;

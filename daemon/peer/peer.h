@@ -40,7 +40,9 @@ struct peers;
 struct peers *peers_new(uv_loop_t *loop, uint64_t cluster_id, uint64_t member_id,
                         size_t request_bytes_max);
 struct replica_transport *peers_transport(struct peers *p);
-void peers_start(struct peers *p, struct replica *r);
+/* `removed` (may be NULL): a peer says that the cluster has removed this member, which may not have learned of
+ * it itself: the entry is committed without it. */
+void peers_start(struct peers *p, struct replica *r, void (*removed)(void *ctx), void *ctx);
 void peers_serve(struct peers *p, struct rpc_server *peer_port);
 size_t peers_message_max(const struct peers *p); /* for the peer port's rpc_server_config */
 

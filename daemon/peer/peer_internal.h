@@ -43,9 +43,14 @@ struct peers {
     uv_timer_t *forward_timer;
     struct list receiving; /* struct snapshot_in: at most one lives in the replica */
     bool stopping;
+    void (*removed)(void *ctx);
+    void *removed_ctx;
     uint64_t strangers[16]; /* members of other clusters whose refusal was logged */
     size_t stranger_next;
 };
+
+/* What a removed member is told, with FAILED_PRECONDITION. */
+#define PEER_REMOVED_TEXT "the member has been permanently removed from the cluster"
 
 struct peer *peer_find(struct peers *p, uint64_t id);
 

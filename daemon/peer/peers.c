@@ -136,7 +136,10 @@ static void on_closed(struct rpc_stream *st, void *ctx, int status, const char *
                   rpc_channel_url(peer->channel), text);
         peer->logged_refusal = true;
     }
+    struct peers *p = peer->peers;
     peer_lost(peer);
+    if (status == errc_grpc_code(ERR_BUSY) && !strcmp(text, PEER_REMOVED_TEXT) && p->removed)
+        p->removed(p->removed_ctx);
 }
 
 static const struct rpc_stream_handler stream_handler = {
@@ -349,9 +352,11 @@ struct replica_transport *peers_transport(struct peers *p)
     return &p->transport;
 }
 
-void peers_start(struct peers *p, struct replica *r)
+void peers_start(struct peers *p, struct replica *r, void (*removed)(void *ctx), void *ctx)
 {
     p->replica = r;
+    p->removed = removed;
+    p->removed_ctx = ctx;
 }
 
 size_t peers_message_max(const struct peers *p)

@@ -35,7 +35,9 @@ static void refuse_stranger(struct peers *p, struct rpc_call *call, uint64_t fro
     refuse(call, ERR_BUSY, text);
 }
 
-static bool check_sender(struct peers *p, struct rpc_call *call, const Raftpb__MessageBatch *batch)
+/* `received`: batches on this stream so far. */
+static bool check_sender(struct peers *p, struct rpc_call *call, const Raftpb__MessageBatch *batch,
+                         uint64_t received)
 {
     char text[160];
     if (batch->cluster_id != p->cluster_id) {
@@ -50,6 +52,11 @@ static bool check_sender(struct peers *p, struct rpc_call *call, const Raftpb__M
         snprintf(text, sizeof(text), "member id mismatch: a batch from member %llx at member %llx",
                  (unsigned long long)batch->from, (unsigned long long)p->member_id);
         refuse_stranger(p, call, batch->from, text);
+        return false;
+    }
+    if (received == 0 && !peer_find(p, batch->from) &&
+        replica_was_removed(p->replica, batch->from)) {
+        refuse_stranger(p, call, batch->from, PEER_REMOVED_TEXT);
         return false;
     }
     return true;
@@ -88,7 +95,7 @@ static void on_message(struct rpc_call *call, void *service, struct bytes messag
         refuse(call, ERR_INVALID, "a damaged batch of messages (checksum or encoding)");
         return;
     }
-    if (!check_sender(p, call, batch))
+    if (!check_sender(p, call, batch, receiver->received))
         goto out;
     for (size_t i = 0; i < batch->n_messages; i++) {
         if (!take(p, batch->from, batch->messages[i])) {

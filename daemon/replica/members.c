@@ -84,7 +84,7 @@ static void seek_row(void *ctx, struct bytes key, struct bytes value)
     s->found |= bytes_equal(key, s->key);
 }
 
-static bool was_removed(struct replica *r, uint64_t id)
+bool replica_was_removed(struct replica *r, uint64_t id)
 {
     uint8_t key[15];
     struct seek s = {bytes_of(key, removed_key(id, key)), false};
@@ -190,7 +190,7 @@ static enum errc check_change(struct replica *r, const struct raft_conf_change *
     }
     if (member_list_has_url(&r->members, c->id, m->peer_urls, m->peer_url_count))
         return ERR_PEER_URL_EXISTS;
-    if (r->members.count == RAFT_MEMBERS_MAX || was_removed(r, c->id))
+    if (r->members.count == RAFT_MEMBERS_MAX || replica_was_removed(r, c->id))
         return ERR_MEMBER_EXISTS;
     return ERR_OK;
 }

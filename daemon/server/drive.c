@@ -9,6 +9,7 @@
 /* After a pause (a stopped process, a starved machine) the clock has moved on but what the others have said
  * is still unread: no more ticks than this at once, so that nobody campaigns out of such a gap. */
 #define CATCH_UP_TICKS_MAX 2
+#define REMOVED_GRACE_MS 1000 /* etcd's */
 
 static void on_busy(uv_idle_t *idle)
 {
@@ -33,9 +34,17 @@ static void on_fatal(void *ctx, const struct error *err)
     server_fail(ctx, err);
 }
 
-static void on_removed(void *ctx)
+/* The end waits a little: a leader that removed itself has still to answer the one who asked for it, and to
+ * tell the others that the entry is committed. */
+void drive_removed(void *ctx)
 {
     struct server *s = ctx;
+    if (s->removed_until_ms == 0)
+        s->removed_until_ms = uv_now(s->loop) + REMOVED_GRACE_MS;
+}
+
+static void end_removed(struct server *s)
+{
     struct error why;
     error_set(
         &why, ERR_STOPPED,
@@ -60,7 +69,7 @@ static void on_leader_changed(void *ctx, uint64_t leader, uint64_t term, bool se
 void drive_replica_config(struct server *s, struct replica_config *config)
 {
     config->fatal = on_fatal;
-    config->removed = on_removed;
+    config->removed = drive_removed;
     config->leader_changed = on_leader_changed;
     config->wake = on_wake;
     config->ctx = s;
@@ -96,6 +105,8 @@ static void tick(struct server *s)
     api_tick(s->api);
     compactor_tick(s, uv_now(s->loop));
     log_quorum(s);
+    if (s->removed_until_ms && uv_now(s->loop) >= s->removed_until_ms)
+        end_removed(s);
     if (s->state == SERVER_HANDING_OVER) {
         struct raft_status status;
         replica_status(s->replica, &status);

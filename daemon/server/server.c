@@ -130,7 +130,7 @@ enum errc server_open_member(struct server *s, struct error *err)
     struct api_config config = {
         .loop = s->loop,
         .replica = s->replica,
-        .peers = s->peer_port ? s->peers : NULL,
+        .peers = s->peers,
         .env = env_system(),
         .request_bytes_max = s->config.max_request_bytes,
         .txn_ops_max = s->config.max_txn_ops,
@@ -143,7 +143,7 @@ enum errc server_open_member(struct server *s, struct error *err)
         api_register_peer(s->api, s->peer_port);
         peers_serve(s->peers, s->peer_port);
     }
-    peers_start(s->peers, s->replica);
+    peers_start(s->peers, s->replica, drive_removed, s);
     s->state = SERVER_RUNNING;
     drive_start(s);
     if (!s->config.quiet)
@@ -323,7 +323,6 @@ void server_fail(struct server *s, const struct error *why)
     s->why = *why;
     if (why->code != ERR_STOPPED)
         s->failed = true;
-    log_error("server", "%s", why->message);
     server_close(s);
 }
 

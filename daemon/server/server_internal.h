@@ -54,6 +54,7 @@ struct server {
     void (*closed)(struct server *s); /* when the last of them is */
     uint64_t last_tick_ms;
     uint64_t handover_until_ms;
+    uint64_t removed_until_ms; /* 0: still a member */
     bool woken;
     size_t voters, learners; /* as last logged */
 
@@ -75,6 +76,7 @@ void drive_start(struct server *s);
 void drive_close(struct server *s, void (*closed)(struct server *s));
 void drive_replica_config(struct server *s, struct replica_config *config);
 void drive_wake(struct server *s);
+void drive_removed(void *server); /* from the replica or a peer */
 
 /* ---- join.c: asks the members of a running cluster who they are */
 struct join *join_start(struct server *s, const struct identity *computed);
