@@ -286,11 +286,14 @@ class TestCase(unittest.TestCase):
         failed = result and any(test is self for test, _ in result.failures + result.errors)
         if not failed:
             return
-        for name in sorted(os.listdir(self.folder)):
-            if name.endswith(".log"):
-                with open(os.path.join(self.folder, name), encoding="utf-8",
-                          errors="replace") as log:
-                    print(f"--- {name}\n" + "".join(log.readlines()[-25:]), flush=True)
+        for folder, _, names in os.walk(self.folder):
+            if any(os.path.ismount(os.path.join(self.folder, part)) for part in [folder]):
+                continue
+            for name in sorted(names):
+                if name.endswith(".log"):
+                    with open(os.path.join(folder, name), encoding="utf-8",
+                              errors="replace") as log:
+                        print(f"--- {name}\n" + "".join(log.readlines()[-25:]), flush=True)
 
     def cluster(self, size, flags=(), name="cluster"):
         made = Cluster(os.path.join(self.folder, name), size, flags=flags)
