@@ -226,9 +226,11 @@ static void check_same(struct replica *r, const struct raft_conf *conf)
     assert(memcmp(ours.voters, conf->voters, ours.voter_count * sizeof(uint64_t)) == 0);
 }
 
-static void tell_if_removed(struct replica *r)
+/* Only its own removal counts: a member that joins replays the changes from before it was added, and is in none
+ * of those memberships. */
+static void tell_if_removed(struct replica *r, const struct raft_conf_change *c)
 {
-    if (member_list_find(&r->members, r->member_id) || r->removed_told)
+    if (c->type != RAFT_CONF_REMOVE || c->id != r->member_id || r->removed_told)
         return;
     r->removed_told = true;
     if (r->config.removed)
@@ -265,7 +267,8 @@ enum errc members_apply_conf(struct replica *r, const struct raft_entry *e, stru
         members_tell(r);
     if (op)
         request_finish(op, code);
-    tell_if_removed(r);
+    if (code == ERR_OK)
+        tell_if_removed(r, &c);
     return ERR_OK;
 }
 
