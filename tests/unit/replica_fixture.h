@@ -201,7 +201,7 @@ static void on_removed(void *ctx)
 
 static enum errc node_try_start(struct node *n, struct error *err)
 {
-    char note[512], name[16];
+    char note[512], name[32];
     snprintf(name, sizeof(name), "n%zu", n->number);
     static const char *urls[] = {"http://127.0.0.1:2379"};
     simworker_init(&n->log);

@@ -88,7 +88,7 @@ static void members_publish_name_and_urls(void **state)
     const struct replica_member *m = replica_members(n->replica, &count);
     assert_int_equal(count, 3);
     for (size_t i = 0; i < count; i++) {
-        char name[8];
+        char name[32];
         snprintf(name, sizeof(name), "n%zu", i);
         assert_int_equal(m[i].id, 101 + i);
         assert_string_equal(m[i].name, name);
