@@ -26,6 +26,7 @@ void api_register(struct api *api, struct rpc_server *client_port)
     rpc_server_add(client_port, cluster_methods, cluster_method_count, &api->client);
     rpc_server_add(client_port, maintenance_methods, maintenance_method_count, &api->client);
     rpc_server_add(client_port, health_methods, health_method_count, &api->client);
+    rpc_server_add(client_port, info_methods, info_method_count, &api->client);
 }
 
 void api_register_peer(struct api *api, struct rpc_server *peer_port)

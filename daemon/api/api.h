@@ -3,7 +3,8 @@
  * Answers, status codes and error texts are etcd 3.4's; what a follower can't answer (lease renewal,
  * member changes) is forwarded to the leader's peer port, where the same services are registered once more
  * and answer only as the leader. Extensions: the request header `quorumfs-request-id` ("CLIENTIDHEX/SEQ")
- * names a write that is applied once however often it is sent; WatchProgressRequest.linearizable.
+ * names a write that is applied once however often it is sent; WatchProgressRequest.linearizable;
+ * /quorumfs.Info/Version, by which a client knows that it may use them.
  *
  * Life cycle: api_new(), api_register() on the client port and api_register_peer() on the peer port;
  * api_poll() once a loop turn, after replica_poll(); api_tick() with the replica's ticks; api_stop() ends the

@@ -99,9 +99,9 @@ void api_send(struct api *api, struct rpc_call *call, const ProtobufCMessage *me
 /* ---- Services: tables for registering -------------------------------------------------------------- */
 
 extern const struct rpc_method kv_methods[], watch_methods[], lease_methods[], cluster_methods[],
-    maintenance_methods[], health_methods[];
+    maintenance_methods[], health_methods[], info_methods[];
 extern const size_t kv_method_count, watch_method_count, lease_method_count, cluster_method_count,
-    maintenance_method_count, health_method_count;
+    maintenance_method_count, health_method_count, info_method_count;
 
 void watch_poll(struct api *api);
 

@@ -159,7 +159,7 @@ static void call_send(struct client_call *call, struct conn *conn)
     if (call->needs_leader)
         headers[count++] = (struct rpc_header){bytes_str("hasleader"), bytes_str("true")};
     if (call->session) {
-        snprintf(id, sizeof(id), "%016" PRIx64 "-%" PRIu64, call->session->id, call->session->seq);
+        snprintf(id, sizeof(id), "%016" PRIx64 "/%" PRIu64, call->session->id, call->session->seq);
         headers[count++] = (struct rpc_header){bytes_str("quorumfs-request-id"), bytes_str(id)};
     }
     uint64_t left = call->deadline - uv_now(call->client->loop);

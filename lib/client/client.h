@@ -7,7 +7,7 @@
  * whose fate is unknown on a server without request ids is given back with its error. Each call has a
  * deadline over all of its tries: it always ends.
  *
- * A named write carries the header `quorumfs-request-id: SESSION-SEQ` (16 hex digits, a decimal number).
+ * A named write carries the header `quorumfs-request-id: SESSION/SEQ` (16 hex digits, a decimal number).
  * A session has one write under way at a time and its numbers only grow, so the server remembers one
  * outcome for each; the client uses several sessions. Whether the server is a quorumd, it is asked with
  * /quorumfs.Info/Version (empty request, any answer) when a connection comes up.

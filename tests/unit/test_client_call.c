@@ -191,14 +191,14 @@ static void test_named_write_is_done_once(void **state)
     assert_int_equal(world.history_count, 1);
     uint64_t session, seq;
     char rest;
-    assert_int_equal(sscanf(world.last_name, "%16lx-%lu%c", &session, &seq, &rest), 2);
+    assert_int_equal(sscanf(world.last_name, "%16lx/%lu%c", &session, &seq, &rest), 2);
     assert_int_equal(seq, 1);
     /* The same session goes on with the next number. */
     ask_put(world.client, "k", "w", 0, &a);
     RUN_UNTIL(&world.loop, a.count);
     assert_int_equal(world.history_count, 2);
     uint64_t session2;
-    assert_int_equal(sscanf(world.last_name, "%16lx-%lu%c", &session2, &seq, &rest), 2);
+    assert_int_equal(sscanf(world.last_name, "%16lx/%lu%c", &session2, &seq, &rest), 2);
     assert_int_equal(seq, 2);
     assert_true(session == session2);
     fake_end(&world);
