@@ -115,6 +115,8 @@ static void on_compacted(void *ctx, struct watcher *watcher, int64_t compact_rev
     response.watch_id = w->id;
     response.canceled = true;
     response.compact_revision = compact_revision;
+    if (compact_revision == 0)
+        response.cancel_reason = (char *)"the history can't be read at this member";
     watch_remove(w);
     send_response(ws, &response, 0); /* etcd says no revision here */
 }

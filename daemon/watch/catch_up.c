@@ -26,17 +26,37 @@ static struct mvcc_range hull(const struct mvcc_range *a, const struct mvcc_rang
 }
 
 /* The state of a key before `kv`; NULL if there was none or it is compacted. */
-static struct mvcc_kv *previous(struct watch_hub *h, const struct mvcc_kv *kv)
+static enum errc previous(struct watch_hub *h, const struct mvcc_kv *kv, struct mvcc_kv **ret_prev)
 {
+    *ret_prev = NULL;
     if (kv->mod_revision <= 1 || (!kv->tombstone && kv->version == 1))
-        return NULL;
+        return ERR_OK;
     struct mvcc_query q = {.range = {.key = kv->key}, .revision = kv->mod_revision - 1};
     struct mvcc_result r;
-    if (mvcc_range(h->store, &q, &r, NULL) != ERR_OK)
-        return NULL;
-    struct mvcc_kv *prev = r.count ? mvcc_kv_ref(r.kvs[0]) : NULL;
+    enum errc code = mvcc_range(h->store, &q, &r, NULL);
+    if (code != ERR_OK)
+        return code == ERR_COMPACTED ? ERR_OK : code;
+    *ret_prev = r.count ? mvcc_kv_ref(r.kvs[0]) : NULL;
     mvcc_result_free(&r);
-    return prev;
+    return ERR_OK;
+}
+
+/* The history at the watcher's place is gone, or can't be read: that one is no compaction, and must not
+ * send the watcher back to its revision. */
+static void tell_gone(struct watcher *w, enum errc code)
+{
+    list_remove(&w->link);
+    w->state = WATCHER_DEAD;
+    w->consumer.compacted(w->ctx, w,
+                          code == ERR_COMPACTED ? mvcc_compact_revision(w->hub->store) : 0);
+}
+
+static void drop_prevs(struct watch_event *events, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        if (events[i].prev)
+            mvcc_kv_unref((struct mvcc_kv *)events[i].prev);
+    }
 }
 
 /* Hands a slice of history (everything in [w->next, next)) to one watcher. */
@@ -45,23 +65,29 @@ static void feed(struct watcher *w, const struct mvcc_result *slice, int64_t nex
     struct watch_hub *h = w->hub;
     struct watch_event *events = hub_events(h, slice->count ? slice->count : 1);
     size_t count = 0;
-    for (size_t i = 0; i < slice->count; i++) {
+    enum errc code = ERR_OK;
+    for (size_t i = 0; i < slice->count && code == ERR_OK; i++) {
         const struct mvcc_kv *kv = slice->kvs[i];
         if (!watcher_wants(w, kv) || !mvcc_range_has(&w->range, kv->key))
             continue;
-        events[count++] = (struct watch_event){kv, w->prev_kv ? previous(h, kv) : NULL};
+        struct mvcc_kv *prev = NULL;
+        if (w->prev_kv)
+            code = previous(h, kv, &prev);
+        events[count++] = (struct watch_event){kv, prev};
     }
     list_remove(&w->link);
     w->state = WATCHER_PAUSED; /* until it is known where it goes */
-    bool alive = true, paused = false, prev_kv = w->prev_kv;
+    if (code != ERR_OK) {
+        drop_prevs(events, count);
+        tell_gone(w, code);
+        return;
+    }
+    bool alive = true, paused = false;
     if (count)
         alive = watcher_deliver(w, events, count, next - 1, &paused);
     else if (w->next < next)
         w->next = next;
-    for (size_t i = 0; prev_kv && i < count; i++) {
-        if (events[i].prev)
-            mvcc_kv_unref((struct mvcc_kv *)events[i].prev);
-    }
+    drop_prevs(events, count);
     if (!alive || paused || w->state != WATCHER_PAUSED)
         return;
     watch_resume(w);
@@ -84,14 +110,6 @@ static size_t choose(struct watch_hub *h, struct mvcc_range *ret_range, int64_t 
     return n;
 }
 
-/* The history at `from` is gone: so are the watchers that need it. */
-static void tell_compacted(struct watcher *w)
-{
-    list_remove(&w->link);
-    w->state = WATCHER_DEAD;
-    w->consumer.compacted(w->ctx, w, mvcc_compact_revision(w->hub->store));
-}
-
 /* The watcher's turn in this slice is over: it goes to the end of the list, so that nobody starves, or
  * joins if there is nothing to catch up with (a future start after the store was replaced). */
 static void step_back(struct watcher *w)
@@ -111,10 +129,8 @@ bool watch_hub_work(struct watch_hub *h)
     int64_t from = 0, next = 0;
     size_t n = choose(h, &range, &from);
     struct mvcc_result slice = {0};
-    /* A damaged row ends a watch as a compaction does: the consumer has to read the keys again, and
-     * that read reports the damage. */
-    bool gone =
-        mvcc_history(h->store, &range, from, CATCH_UP_ROWS_MAX, &slice, &next, NULL) != ERR_OK;
+    enum errc code = mvcc_history(h->store, &range, from, CATCH_UP_ROWS_MAX, &slice, &next, NULL);
+    bool gone = code != ERR_OK;
     if (!gone && next > h->revision + 1)
         next = h->revision + 1;
     for (size_t i = 0; i < n; i++) {
@@ -123,7 +139,7 @@ bool watch_hub_work(struct watch_hub *h)
             continue;
         w->chosen = 0;
         if (gone && w->next == from)
-            tell_compacted(w);
+            tell_gone(w, code);
         else if (!gone && w->next < next)
             feed(w, &slice, next);
         else

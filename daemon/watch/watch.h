@@ -35,7 +35,8 @@ struct watch_consumer {
     bool (*deliver)(void *ctx, struct watcher *w, const struct watch_event *events, size_t count,
                     int64_t revision);
     /* The history that the watcher needs is compacted (or its store was replaced by a snapshot that no
-     * longer has it): the watcher is dead; free it with watch_cancel(). */
+     * longer has it), or can't be read (compact_revision 0: a failing disk, a damaged row; another member
+     * may have it): the watcher is dead; free it with watch_cancel(). */
     void (*compacted)(void *ctx, struct watcher *w, int64_t compact_revision);
 };
 
