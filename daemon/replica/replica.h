@@ -26,7 +26,8 @@ struct replica_member {
 };
 
 /* How messages reach the other members: implemented by daemon/peer and by the simulator. All may lose,
- * delay, duplicate and reorder, but not change what they carry. */
+ * delay, duplicate and reorder, but not change what they carry. Only RAFT_MSG_PROPOSE must not be
+ * duplicated: a request without a session would be applied twice. */
 struct replica_transport {
     void (*send)(struct replica_transport *, const struct raft_message *m); /* copies or packs it */
     /* The membership: called at start and on every change, with all members. */

@@ -1,0 +1,152 @@
+#include "tests/sim/admin.h"
+
+#include <stdio.h>
+
+#include "tests/sim/sim.h"
+
+#define STEP_MS 400
+
+static struct simnode *leader(struct sim *s)
+{
+    struct simnode *best = NULL;
+    uint64_t term = 0;
+    for (size_t i = 0; i < s->node_count; i++) {
+        struct raft_status status;
+        if (!s->nodes[i]->replica)
+            continue;
+        replica_status(s->nodes[i]->replica, &status);
+        if (status.role == RAFT_LEADER && status.term > term) {
+            best = s->nodes[i];
+            term = status.term;
+        }
+    }
+    return best;
+}
+
+static void on_changed(void *ctx, enum errc code)
+{
+    struct admin *a = ctx;
+    TRACE1(&a->sim->world, "the membership change is answered: %llu", code);
+    a->waiting = false;
+}
+
+static void change(struct admin *a, struct simnode *at, enum raft_conf_change_type type,
+                   uint64_t id)
+{
+    char url[48], *urls[1] = {url};
+    snprintf(url, sizeof(url), "http://n%llu:2380", (unsigned long long)id);
+    struct replica_member m = {.id = id, .name = "", .peer_urls = urls, .peer_url_count = 1};
+    TRACE3(&a->sim->world, "asks n%llu for membership change %llu of %llu", at->id, type, id);
+    a->waiting = true;
+    a->asked_at = a->sim->world.now;
+    a->node = at->id;
+    a->boot = at->boot;
+    replica_conf_change(at->replica, type, &m, on_changed, a);
+    simnode_settle(at);
+}
+
+static const struct replica_member *find_member(const struct simnode *at, uint64_t id)
+{
+    size_t count;
+    const struct replica_member *all = replica_members(at->replica, &count);
+    for (size_t i = 0; i < count; i++) {
+        if (all[i].id == id)
+            return &all[i];
+    }
+    return NULL;
+}
+
+static size_t voters(const struct simnode *at)
+{
+    size_t count, n = 0;
+    const struct replica_member *all = replica_members(at->replica, &count);
+    for (size_t i = 0; i < count; i++)
+        n += !all[i].learner;
+    return n;
+}
+
+/* The machine of a member that is being added starts once the cluster knows of it. */
+static void add(struct admin *a, struct simnode *at)
+{
+    struct sim *s = a->sim;
+    if (!a->learner) {
+        a->learner = s->node_count + 1;
+        s->nodes[s->node_count++] = simnode_new(s, a->learner, true);
+        s->nodes[s->node_count - 1]->no_restart = true;
+    }
+    const struct replica_member *m = find_member(at, a->learner);
+    struct simnode *n = sim_node(s, a->learner);
+    if (!m) {
+        change(a, at, RAFT_CONF_ADD_LEARNER, a->learner);
+    } else if (n->no_restart) {
+        n->no_restart = false;
+        a->added++;
+        simnode_start(n);
+    } else if (m->learner) {
+        change(a, at, RAFT_CONF_ADD_VOTER, a->learner);
+    } else {
+        a->promoted++;
+        a->learner = 0;
+    }
+}
+
+static void take_away(struct admin *a, struct simnode *at)
+{
+    struct sim *s = a->sim;
+    if (find_member(at, a->leaving)) {
+        change(a, at, RAFT_CONF_REMOVE, a->leaving);
+        return;
+    }
+    struct simnode *n = sim_node(s, a->leaving);
+    a->removed++;
+    a->leaving = 0;
+    if (!n->gone) /* it may never learn of it: its machine is switched off */
+        simnode_remove(n);
+}
+
+static void decide(struct admin *a, struct simnode *at)
+{
+    struct sim *s = a->sim;
+    uint64_t draw = simrng_below(&a->rng, 100);
+    if (s->calm)
+        return;
+    if (draw < 5 && s->node_count < SIM_MEMBERS_MAX && voters(at) < 7) {
+        add(a, at);
+    } else if (draw < 10 && voters(at) > 2) {
+        uint64_t id = 1 + simrng_below(&a->rng, s->node_count);
+        a->leaving = find_member(at, id) ? id : 0;
+    } else if (draw < 20) {
+        a->transfers++;
+        TRACE1(&s->world, "n%llu is asked to hand over", at->id);
+        replica_transfer_leader(at->replica, 0);
+        simnode_settle(at);
+    }
+}
+
+static void on_step(struct world *w, void *ctx, uint64_t x, uint64_t y)
+{
+    (void)x, (void)y;
+    struct admin *a = ctx;
+    struct simnode *at = leader(a->sim);
+    world_after(w, STEP_MS * MS + simrng_below(&a->rng, STEP_MS * MS), on_step, a, 0, 0);
+    const struct simnode *asked = sim_node(a->sim, a->node);
+    if (a->waiting && asked && asked->boot == a->boot && asked->replica)
+        return;
+    a->waiting = false;
+    if (!at || w->now < at->paused_until)
+        return;
+    if (a->learner)
+        add(a, at);
+    else if (a->leaving)
+        take_away(a, at);
+    else
+        decide(a, at);
+}
+
+void admin_start(struct admin *a, struct sim *s)
+{
+    a->sim = s;
+    a->rng = world_rng(&s->world, 7);
+    if (s->faults.administration)
+        world_after(&s->world, 2 * SECOND, on_step, a, 0, 0);
+}

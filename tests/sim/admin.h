@@ -1,0 +1,22 @@
+/* The operator: adds members as learners, promotes and removes them, hands leadership over. One thing at
+ * a time, and again until it works, as somebody with quorumctl would. */
+#ifndef SIM_ADMIN_H
+#define SIM_ADMIN_H
+
+#include "tests/sim/world.h"
+
+struct sim;
+
+struct admin {
+    struct sim *sim;
+    struct simrng rng;
+    uint64_t learner; /* a member that is to be promoted, 0: none */
+    uint64_t leaving; /* a member that is to be removed, 0: none */
+    uint64_t asked_at, node, boot;
+    bool waiting;
+    uint64_t added, promoted, removed, transfers;
+};
+
+void admin_start(struct admin *a, struct sim *s);
+
+#endif

@@ -1,0 +1,292 @@
+#include "tests/sim/check.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "daemon/raft/core.h"
+#include "daemon/replica/internal.h"
+#include "lib/base/memory.h"
+#include "tests/sim/sim.h"
+
+typedef unsigned long long ull;
+
+void check_init(struct check *c)
+{
+    *c = (struct check){.known_cap = 4096};
+    c->known = xcalloc(c->known_cap, sizeof(*c->known));
+}
+
+void check_free(struct check *c)
+{
+    free(c->leaders);
+    free(c->applied);
+    free(c->known);
+}
+
+/* Makes `index` a valid place of an array of zeros. */
+static void *grow(void *p, size_t *cap, uint64_t index, size_t size)
+{
+    if (index < *cap)
+        return p;
+    size_t old = *cap;
+    *cap = (size_t)index * 2 + 256;
+    p = xrealloc(p, *cap * size);
+    memset((char *)p + old * size, 0, (*cap - old) * size);
+    return p;
+}
+
+static uint64_t hash_of(const struct raft_entry *e)
+{
+    uint64_t h = 14695981039346656037ull ^ e->term ^ (uint64_t)e->type << 56 ^ e->stamp;
+    for (size_t i = 0; i < e->size; i++)
+        h = (h ^ e->data[i]) * 1099511628211ull;
+    return h | 1;
+}
+
+/* ---- Election Safety ---------------------------------------------------------------------------- */
+
+static void check_completeness(struct simnode *n, const struct raft *r)
+{
+    struct check *c = &n->sim->check;
+    for (uint64_t i = c->applied_last; i > r->log.base_index; i--) {
+        const struct applied_entry *a = &c->applied[i];
+        if (!a->hash || a->in_term >= r->term)
+            continue;
+        if (raft_log_term_at(&r->log, i) != a->term)
+            world_fail(&n->sim->world,
+                       "leader completeness: leader %llu of term %llu lacks entry %llu of term "
+                       "%llu, which was committed by term %llu",
+                       (ull)n->id, (ull)r->term, (ull)i, (ull)a->term, (ull)a->in_term);
+    }
+}
+
+static void check_leader(struct simnode *n, const struct raft *r)
+{
+    struct check *c = &n->sim->check;
+    if (r->role != RAFT_LEADER)
+        return;
+    c->leaders = grow(c->leaders, &c->leaders_cap, r->term, sizeof(*c->leaders));
+    if (c->leaders[r->term] == n->id)
+        return;
+    if (c->leaders[r->term])
+        world_fail(&n->sim->world, "election safety: term %llu has two leaders, %llu and %llu",
+                   (ull)r->term, (ull)c->leaders[r->term], (ull)n->id);
+    c->leaders[r->term] = n->id;
+    TRACE2(&n->sim->world, "n%llu leads term %llu", n->id, r->term);
+    check_completeness(n, r);
+}
+
+/* ---- Log Matching ------------------------------------------------------------------------------- */
+
+static struct known_entry *known_slot(struct check *c, uint64_t index, uint64_t term)
+{
+    uint64_t h = (index * 0x9e3779b97f4a7c15ull) ^ (term * 0xd1342543de82ef95ull);
+    size_t i = (size_t)(h >> 20) % c->known_cap;
+    while (c->known[i].term && (c->known[i].index != index || c->known[i].term != term))
+        i = (i + 1) % c->known_cap;
+    return &c->known[i];
+}
+
+static void known_grow(struct check *c)
+{
+    struct known_entry *old = c->known;
+    size_t cap = c->known_cap;
+    c->known_cap *= 2;
+    c->known = xcalloc(c->known_cap, sizeof(*c->known));
+    for (size_t i = 0; i < cap; i++) {
+        if (old[i].term)
+            *known_slot(c, old[i].index, old[i].term) = old[i];
+    }
+    free(old);
+}
+
+static void check_entry(struct simnode *n, const struct raft_entry *e, uint64_t before_term)
+{
+    struct check *c = &n->sim->check;
+    if (c->known_count * 2 >= c->known_cap)
+        known_grow(c);
+    struct known_entry *k = known_slot(c, e->index, e->term);
+    struct known_entry now = {e->index, e->term, hash_of(e), before_term};
+    if (!k->term) {
+        *k = now;
+        c->known_count++;
+    } else if (k->hash != now.hash || (before_term && k->before_term != before_term)) {
+        world_fail(&n->sim->world,
+                   "log matching: entry %llu of term %llu is another one on member %llu",
+                   (ull)e->index, (ull)e->term, (ull)n->id);
+    }
+}
+
+static void check_log(struct simnode *n, const struct raft *r)
+{
+    uint64_t last = raft_log_last(&r->log), last_term = raft_log_last_term(&r->log);
+    if (last == n->last_checked && last_term == n->last_term_checked)
+        return;
+    n->last_checked = last;
+    n->last_term_checked = last_term;
+    n->terms_seen = grow(n->terms_seen, &n->terms_cap, last, sizeof(*n->terms_seen));
+    for (uint64_t i = last; i > r->log.base_index; i--) {
+        const struct raft_entry *e = raft_log_at(&r->log, i);
+        if (n->terms_seen[i] == e->term)
+            break;
+        n->terms_seen[i] = e->term;
+        check_entry(n, e, raft_log_term_at(&r->log, i - 1));
+    }
+}
+
+/* ---- State Machine Safety ----------------------------------------------------------------------- */
+
+static void first_applied(struct simnode *n, const struct raft_entry *e)
+{
+    if (e->type != RAFT_ENTRY_COMMAND)
+        return;
+    Raftpb__InternalRequest *q = raftpb__internal_request__unpack(NULL, e->size, e->data);
+    TRACE4(&n->sim->world, "n%llu applies entry %llu term %llu: request kind %llu", n->id, e->index,
+           e->term, q->request_case);
+    if (q->request_case == RAFTPB__INTERNAL_REQUEST__REQUEST_LEASE_REVOKE)
+        leases_revoked(&n->sim->leases, q->lease_revoke->id, q->id);
+    raftpb__internal_request__free_unpacked(q, NULL);
+}
+
+static void check_one_applied(struct simnode *n, const struct raft *r, uint64_t index)
+{
+    struct check *c = &n->sim->check;
+    const struct raft_entry *e = raft_log_at(&r->log, index);
+    if (!e)
+        return; /* compacted in the same turn, or before the log begins */
+    c->applied = grow(c->applied, &c->applied_cap, index, sizeof(*c->applied));
+    struct applied_entry *a = &c->applied[index];
+    if (!a->hash) {
+        *a = (struct applied_entry){e->term, hash_of(e), r->term};
+        if (index > c->applied_last)
+            c->applied_last = index;
+        first_applied(n, e);
+        return;
+    }
+    if (a->hash != hash_of(e))
+        world_fail(&n->sim->world,
+                   "state machine safety: member %llu applied another entry %llu (term %llu, not "
+                   "%llu)",
+                   (ull)n->id, (ull)index, (ull)e->term, (ull)a->term);
+    if (r->term < a->in_term)
+        a->in_term = r->term;
+}
+
+static void check_applied(struct simnode *n, const struct raft *r)
+{
+    uint64_t applied = mvcc_applied_index(replica_store(n->replica));
+    for (uint64_t i = n->applied_checked + 1; i <= applied; i++)
+        check_one_applied(n, r, i);
+    n->applied_checked = applied;
+}
+
+void check_node(struct simnode *n)
+{
+    const struct raft *r = n->replica->raft;
+    struct world *w = &n->sim->world;
+    if (r->term < n->term_seen)
+        world_fail(w, "member %llu went back to term %llu", (ull)n->id, (ull)r->term);
+    n->term_seen = r->term;
+    int64_t revision = mvcc_revision(replica_store(n->replica));
+    if (revision < n->revision_seen)
+        world_fail(w, "member %llu went back to revision %lld", (ull)n->id, (long long)revision);
+    n->revision_seen = revision;
+    check_leader(n, r);
+    check_log(n, r);
+    check_applied(n, r);
+}
+
+/* ---- what it applies, change by change ---------------------------------------------------------- */
+
+static bool on_events(void *ctx, struct watcher *watcher, const struct watch_event *events,
+                      size_t count, int64_t revision)
+{
+    (void)watcher;
+    struct simnode *n = ctx;
+    struct modelkv kvs[MODEL_KEYS];
+    if (count > MODEL_KEYS)
+        world_fail(&n->sim->world, "revision %lld has %zu changes", (long long)revision, count);
+    for (size_t i = 0; i < count; i++)
+        model_take(&n->sim->model, events[i].kv, &kvs[i]);
+    model_observe(&n->sim->model, n->id, revision, kvs, count);
+    return true;
+}
+
+static void on_compacted(void *ctx, struct watcher *watcher, int64_t revision)
+{
+    (void)watcher;
+    struct simnode *n = ctx;
+    world_fail(&n->sim->world, "member %llu: the observer fell behind revision %lld", (ull)n->id,
+               (long long)revision);
+}
+
+static void observe(struct simnode *n)
+{
+    static const uint8_t zero[1] = {0};
+    struct watch_spec spec = {
+        .range = {.key = bytes_of(zero, 1), .end = bytes_of(zero, 1)},
+        .start_revision = mvcc_revision(replica_store(n->replica)) + 1,
+    };
+    n->observer = watch_start(replica_watch_hub(n->replica), &spec,
+                              &(struct watch_consumer){on_events, on_compacted}, n);
+}
+
+void check_started(struct simnode *n)
+{
+    struct mvcc *store = replica_store(n->replica);
+    n->applied_checked = mvcc_applied_index(store);
+    n->revision_seen = mvcc_revision(store);
+    n->term_seen = 0;
+    n->last_checked = n->last_term_checked = 0;
+    if (n->terms_cap)
+        memset(n->terms_seen, 0, n->terms_cap * sizeof(*n->terms_seen));
+    model_compare(&n->sim->model, n->id, store, mvcc_revision(store));
+    observe(n);
+}
+
+void check_stopped(struct simnode *n)
+{
+    if (n->observer)
+        watch_cancel(n->observer);
+    n->observer = NULL;
+}
+
+/* The store was replaced: the observer goes on at its revision, whose contents are compared at once. */
+void check_snapshot_installed(struct simnode *n)
+{
+    struct mvcc *store = replica_store(n->replica);
+    TRACE2(&n->sim->world, "n%llu installed a snapshot at %llu", n->id, mvcc_applied_index(store));
+    watch_cancel(n->observer);
+    n->applied_checked = mvcc_applied_index(store);
+    model_compare(&n->sim->model, n->id, store, mvcc_revision(store));
+    observe(n);
+}
+
+/* ---- the end ------------------------------------------------------------------------------------ */
+
+void check_equal(struct sim *s)
+{
+    struct simnode *first = NULL;
+    for (size_t i = 0; i < s->node_count; i++) {
+        struct simnode *n = s->nodes[i];
+        if (!n->replica)
+            continue;
+        struct mvcc *store = replica_store(n->replica);
+        if (mvcc_revision(store) != s->model.last)
+            world_fail(&s->world, "at the end member %llu is at revision %lld, not %lld",
+                       (ull)n->id, (long long)mvcc_revision(store), (long long)s->model.last);
+        int64_t compacted = mvcc_compact_revision(store);
+        for (int64_t r = compacted > 1 ? compacted : 1; r <= s->model.last;
+             r += 1 + (s->model.last - r) / 8)
+            model_compare(&s->model, n->id, store, r);
+        model_compare(&s->model, n->id, store, s->model.last);
+        if (first &&
+            (lessor_count(replica_lessor(n->replica)) !=
+                 lessor_count(replica_lessor(first->replica)) ||
+             compacted != mvcc_compact_revision(replica_store(first->replica)) ||
+             mvcc_applied_index(store) != mvcc_applied_index(replica_store(first->replica))))
+            world_fail(&s->world, "at the end members %llu and %llu differ", (ull)first->id,
+                       (ull)n->id);
+        first = first ? first : n;
+    }
+}

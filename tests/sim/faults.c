@@ -1,0 +1,308 @@
+#include "tests/sim/faults.h"
+
+#include "tests/sim/sim.h"
+
+static void happen(struct world *w, void *ctx, uint64_t kind, uint64_t b);
+
+static uint64_t below(struct faults *f, uint64_t n)
+{
+    return simrng_below(&f->rng, n);
+}
+
+static bool chance(struct faults *f, unsigned percent)
+{
+    return simrng_chance(&f->rng, percent);
+}
+
+/* ---- the draw ----------------------------------------------------------------------------------- */
+
+static void draw_network(struct faults *f)
+{
+    f->delay_max = chance(f, 50) ? 2 * MS : 20 * MS;
+    f->loss_percent = chance(f, 30) ? (unsigned)below(f, 30) : 0;
+    f->duplicate_percent = chance(f, 30) ? (unsigned)below(f, 20) : 0;
+    f->reorder_percent = chance(f, 30) ? (unsigned)below(f, 30) : 0;
+    f->late_percent = chance(f, 30) ? (unsigned)below(f, 10) : 0;
+    f->late_max = chance(f, 50) ? 300 * MS : 3 * SECOND;
+    f->damage_permille = chance(f, 20) ? 1 + (unsigned)below(f, 5) : 0;
+    f->answer_loss_permille = chance(f, 50) ? (unsigned)below(f, 50) : 0;
+}
+
+void faults_draw(struct faults *f, struct sim *s)
+{
+    static const uint64_t mean_ms[FAULT_KINDS] = {
+        [FAULT_CRASH] = 6000,      [FAULT_CRASH_IO] = 4000,  [FAULT_BLACKOUT] = 15000,
+        [FAULT_PAUSE] = 5000,      [FAULT_PARTITION] = 6000, [FAULT_ISOLATE] = 5000,
+        [FAULT_BRIDGE] = 10000,    [FAULT_SLOW_LINK] = 5000, [FAULT_RESET] = 3000,
+        [FAULT_CLOCK] = 5000,      [FAULT_SLOW_DISK] = 8000, [FAULT_IO_ERROR] = 9000,
+        [FAULT_DISK_FULL] = 15000,
+    };
+    f->sim = s;
+    f->rng = world_rng(&s->world, 6);
+    unsigned density = 15 + (unsigned)below(f, 50);
+    for (size_t i = 0; i < FAULT_KINDS; i++) {
+        f->on[i] = chance(f, density);
+        f->mean[i] = mean_ms[i] * MS * (50 + below(f, 150)) / 100;
+    }
+    draw_network(f);
+    f->power_percent = (unsigned)below(f, 101);
+    f->slow_disk_factor = 10 + (unsigned)below(f, 1000);
+    f->drift_permille = chance(f, 30) ? (unsigned)below(f, 50) : 0;
+    f->crash_in_start_percent = chance(f, 40) ? 20 : 0;
+    f->snapshot_entries = chance(f, 50) ? 20 + below(f, 200) : 10000;
+    f->segment_bytes = chance(f, 50) ? 16 * 1024 : 128 * 1024;
+    f->client_count = 2 + below(f, CLIENTS_MAX - 2);
+    f->think_ms = 40 + below(f, 120);
+    f->slow_watch_percent = chance(f, 50) ? (unsigned)below(f, 10) : 0;
+    f->administration = chance(f, 50);
+}
+
+/* ---- machines ----------------------------------------------------------------------------------- */
+
+static struct simnode *pick(struct faults *f)
+{
+    struct sim *s = f->sim;
+    for (int tries = 0; tries < 10; tries++) {
+        struct simnode *n = s->nodes[below(f, s->node_count)];
+        if (n->replica)
+            return n;
+    }
+    return NULL;
+}
+
+static struct simnode *pick_leader(struct faults *f)
+{
+    struct sim *s = f->sim;
+    for (size_t i = 0; i < s->node_count; i++) {
+        struct raft_status status;
+        if (!s->nodes[i]->replica)
+            continue;
+        replica_status(s->nodes[i]->replica, &status);
+        if (status.role == RAFT_LEADER)
+            return s->nodes[i];
+    }
+    return pick(f);
+}
+
+static struct simnode *victim(struct faults *f)
+{
+    return chance(f, 40) ? pick_leader(f) : pick(f);
+}
+
+static void blackout(struct faults *f)
+{
+    struct sim *s = f->sim;
+    TRACE0(&s->world, "blackout");
+    for (size_t i = 0; i < s->node_count; i++) {
+        if (s->nodes[i]->replica)
+            simnode_crash(s->nodes[i], true);
+    }
+}
+
+void faults_before_start(struct simnode *n)
+{
+    struct faults *f = &n->sim->faults;
+    if (!n->sim->calm && chance(f, f->crash_in_start_percent))
+        simdisk_power_off_at(n->disk, 1 + below(f, 120));
+}
+
+static void io_error(struct faults *f, struct simnode *n)
+{
+    static const unsigned ops[] = {SIMDISK_READ, SIMDISK_WRITE, SIMDISK_SYNC, SIMDISK_SYNC_DIR,
+                                   SIMDISK_ALL};
+    unsigned which = ops[below(f, 5)];
+    simdisk_fail_at(n->disk, 1 + below(f, 30), which, ERR_IO, chance(f, 20));
+    n->reboots = true;
+    TRACE2(&f->sim->world, "n%llu: an operation of kinds %llx will fail", n->id, which);
+}
+
+static void on_space(struct world *w, void *ctx, uint64_t a, uint64_t b)
+{
+    (void)a, (void)b;
+    struct simnode *n = ctx;
+    TRACE1(w, "n%llu has space again", n->id);
+    simdisk_set_capacity(n->disk, 0);
+}
+
+static void disk_full(struct faults *f, struct simnode *n)
+{
+    TRACE1(&f->sim->world, "n%llu: the disk is full", n->id);
+    simdisk_set_capacity(n->disk, simdisk_used(n->disk) + below(f, 64 * 1024));
+    world_after(&f->sim->world, SECOND + below(f, 4 * SECOND), on_space, n, 0, 0);
+}
+
+static void clock_jump(struct faults *f, struct simnode *n)
+{
+    int64_t by = (int64_t)below(f, 20 * SECOND) - (int64_t)(10 * SECOND);
+    TRACE2(&f->sim->world, "n%llu: the wall clock jumps by %lld ms", n->id, by / (int64_t)MS);
+    n->wall_skew += by;
+    if (f->drift_permille) {
+        int64_t limit = (int64_t)f->drift_permille * 500; /* two clocks may drift apart */
+        simnode_set_rate(n, (int64_t)below(f, (uint64_t)limit * 2) - limit);
+    }
+}
+
+static void on_machine(struct faults *f, enum fault_kind kind)
+{
+    struct simnode *n = victim(f);
+    if (!n)
+        return;
+    switch (kind) {
+    case FAULT_CRASH:
+        simnode_crash(n, chance(f, f->power_percent));
+        break;
+    case FAULT_CRASH_IO:
+        simdisk_power_off_at(n->disk, 1 + below(f, 60));
+        break;
+    case FAULT_PAUSE:
+        simnode_pause(n, 100 * MS + below(f, chance(f, 50) ? 2 * SECOND : 8 * SECOND));
+        break;
+    case FAULT_CLOCK:
+        clock_jump(f, n);
+        break;
+    case FAULT_SLOW_DISK:
+        n->slow_until = f->sim->world.now + SECOND + below(f, 6 * SECOND);
+        TRACE2(&f->sim->world, "n%llu: the disk is %llu times slower", n->id, f->slow_disk_factor);
+        break;
+    case FAULT_IO_ERROR:
+        io_error(f, n);
+        break;
+    case FAULT_DISK_FULL:
+        disk_full(f, n);
+        break;
+    default:
+        break;
+    }
+}
+
+/* ---- links -------------------------------------------------------------------------------------- */
+
+static void on_heal(struct world *w, void *ctx, uint64_t number, uint64_t b)
+{
+    (void)b;
+    struct faults *f = ctx;
+    if (number != f->partitions)
+        return;
+    TRACE0(w, "the network is whole again");
+    simnet_heal(&f->sim->net);
+}
+
+static void cut_pair(struct faults *f, uint64_t a, uint64_t b, bool both)
+{
+    simnet_cut(&f->sim->net, a, b, true);
+    if (both)
+        simnet_cut(&f->sim->net, b, a, true);
+}
+
+/* Members on different sides, as bits of `sides`, don't hear each other; but for `bridge`. */
+static void partition(struct faults *f, uint64_t sides, uint64_t bridge)
+{
+    struct sim *s = f->sim;
+    TRACE2(&s->world, "partition: sides %llx, bridge %llu", sides, bridge);
+    for (uint64_t a = 1; a <= s->node_count; a++) {
+        for (uint64_t b = 1; b < a; b++) {
+            if ((sides >> a & 1) != (sides >> b & 1) && a != bridge && b != bridge)
+                cut_pair(f, a, b, true);
+        }
+    }
+}
+
+static void isolate(struct faults *f)
+{
+    struct sim *s = f->sim;
+    struct simnode *n = victim(f);
+    uint64_t how = below(f, 3);
+    if (!n)
+        return;
+    TRACE2(&s->world, "n%llu is isolated: 0 both ways, 1 from it, 2 to it: %llu", n->id, how);
+    for (uint64_t id = 1; id <= s->node_count; id++) {
+        if (id == n->id)
+            continue;
+        if (how != 2)
+            simnet_cut(&s->net, n->id, id, true);
+        if (how != 1)
+            simnet_cut(&s->net, id, n->id, true);
+    }
+}
+
+static void on_links(struct faults *f, enum fault_kind kind)
+{
+    struct sim *s = f->sim;
+    uint64_t a = 1 + below(f, s->node_count), b = 1 + below(f, s->node_count);
+    if (kind == FAULT_RESET) {
+        if (a != b)
+            simnet_reset(&s->net, a, b);
+        return;
+    }
+    f->partitions++;
+    if (kind == FAULT_PARTITION)
+        partition(f, below(f, 1ull << (s->node_count + 1)), 0);
+    else if (kind == FAULT_BRIDGE)
+        partition(f, below(f, 1ull << (s->node_count + 1)), a);
+    else if (kind == FAULT_ISOLATE)
+        isolate(f);
+    else if (a != b)
+        s->net.links[a][b].slow = s->net.links[b][a].slow = 50 * MS + below(f, SECOND);
+    world_after(&s->world, 500 * MS + below(f, 7 * SECOND), on_heal, f, f->partitions, 0);
+}
+
+/* ---- time --------------------------------------------------------------------------------------- */
+
+static void schedule(struct faults *f, enum fault_kind kind)
+{
+    world_after(&f->sim->world, f->mean[kind] / 4 + below(f, f->mean[kind] * 3 / 2), happen, f,
+                kind, 0);
+}
+
+static void happen(struct world *w, void *ctx, uint64_t kind, uint64_t b)
+{
+    (void)w, (void)b;
+    struct faults *f = ctx;
+    if (f->sim->calm)
+        return;
+    f->count[kind]++;
+    switch (kind) {
+    case FAULT_BLACKOUT:
+        blackout(f);
+        break;
+    case FAULT_PARTITION:
+    case FAULT_ISOLATE:
+    case FAULT_BRIDGE:
+    case FAULT_SLOW_LINK:
+    case FAULT_RESET:
+        on_links(f, (enum fault_kind)kind);
+        break;
+    default:
+        on_machine(f, (enum fault_kind)kind);
+    }
+    schedule(f, (enum fault_kind)kind);
+}
+
+void faults_start(struct faults *f)
+{
+    for (size_t i = 0; i < FAULT_KINDS; i++) {
+        if (f->on[i])
+            schedule(f, (enum fault_kind)i);
+    }
+}
+
+void faults_stop(struct faults *f)
+{
+    struct sim *s = f->sim;
+    TRACE0(&s->world, "from now on nothing goes wrong");
+    f->partitions++;
+    simnet_heal(&s->net);
+    for (size_t i = 0; i < s->node_count; i++) {
+        struct simnode *n = s->nodes[i];
+        simdisk_power_off_at(n->disk, 0);
+        simdisk_fail_at(n->disk, 0, 0, ERR_OK, false);
+        simdisk_set_capacity(n->disk, 0);
+        n->reboots = false;
+        n->slow_until = 0;
+        if (n->paused_until > s->world.now + 100 * MS)
+            n->paused_until = s->world.now + 100 * MS;
+        simnode_set_rate(n, 0);
+        if (!n->replica && !n->gone && !n->no_restart)
+            simnode_start(n);
+    }
+}

@@ -1,0 +1,57 @@
+/* What goes wrong. Each seed draws which kinds of fault are on and how strong (swarm testing): a run with
+ * few kinds goes deeper into them than one with all. When the liveness phase begins, all of it stops. */
+#ifndef SIM_FAULTS_H
+#define SIM_FAULTS_H
+
+#include "tests/sim/world.h"
+
+struct sim;
+struct simnode;
+
+enum fault_kind {
+    FAULT_CRASH,     /* at once */
+    FAULT_CRASH_IO,  /* at a coming call of the disk */
+    FAULT_BLACKOUT,  /* all machines lose power */
+    FAULT_PAUSE,     /* as SIGSTOP */
+    FAULT_PARTITION, /* a group from the rest */
+    FAULT_ISOLATE,   /* one, in one direction or both */
+    FAULT_BRIDGE,    /* two halves that only one member connects */
+    FAULT_SLOW_LINK,
+    FAULT_RESET, /* of a connection */
+    FAULT_CLOCK, /* wall clock jumps */
+    FAULT_SLOW_DISK,
+    FAULT_IO_ERROR,
+    FAULT_DISK_FULL,
+    FAULT_KINDS,
+};
+
+struct faults {
+    struct sim *sim;
+    struct simrng rng;
+    bool on[FAULT_KINDS];
+    uint64_t mean[FAULT_KINDS]; /* ns between two */
+    uint64_t count[FAULT_KINDS];
+    uint64_t partitions; /* so many have begun: an old one doesn't heal a newer one */
+
+    /* The network. */
+    uint64_t delay_max, late_max; /* ns */
+    unsigned loss_percent, duplicate_percent, reorder_percent, late_percent, damage_permille;
+    unsigned answer_loss_permille;
+    /* Machines. */
+    unsigned power_percent; /* of crashes: the power failed */
+    unsigned slow_disk_factor, drift_permille;
+    unsigned crash_in_start_percent;
+    /* Configuration and load. */
+    uint64_t snapshot_entries;
+    size_t segment_bytes, client_count;
+    uint64_t think_ms;
+    unsigned slow_watch_percent;
+    bool administration;
+};
+
+void faults_draw(struct faults *f, struct sim *s);
+void faults_start(struct faults *f);
+void faults_stop(struct faults *f);          /* all machines run, all links are whole */
+void faults_before_start(struct simnode *n); /* it may crash while it starts */
+
+#endif

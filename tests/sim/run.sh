@@ -1,0 +1,39 @@
+#!/bin/sh
+# Runs the simulator.
+#   sh tests/sim/run.sh [--seeds N] [--seed S] [--minutes M] [--seconds T] ...   as build/tests/sim/sim takes it
+#   sh tests/sim/run.sh RESULTS      for tests/run.sh: appends PASS and FAIL lines to the file RESULTS
+set -u
+cd "$(dirname "$0")/../.." || exit 1
+case "${1:-}" in
+"" | --*)
+    [ -f build/build.ninja ] || meson setup build || exit 1
+    ninja -C build tests/sim/sim || exit 1
+    exec build/tests/sim/sim "$@"
+    ;;
+esac
+results=$1
+
+# The named seeds are those that once found something. The others are new ones in each run; the first line
+# of the output says which.
+seeds() { # NAME PROGRAM ARGUMENTS...
+    name=$1
+    shift
+    out=$(mktemp)
+    "$@" >"$out" 2>&1
+    code=$?
+    cat "$out"
+    sed -n "s/^FAILED seed \([0-9]*\)$/FAIL sim:seed-\1 of $name/p" "$out" >>"$results"
+    if [ $code = 0 ]; then
+        echo "PASS sim:$name" >>"$results"
+    elif ! grep -q '^FAILED seed' "$out"; then
+        echo "FAIL sim:$name exit code $code" >>"$results"
+    fi
+    rm -f "$out"
+}
+
+seeds seeds-2000 build/tests/sim/sim --seeds "${SIM_SEEDS:-2000}"
+if [ -x build-asan/tests/sim/sim ]; then
+    seeds seeds-sanitized build-asan/tests/sim/sim --seeds "${SIM_SEEDS_SANITIZED:-40}"
+else
+    echo "SKIP sim:seeds-sanitized build-asan has no simulator" >>"$results"
+fi

@@ -1,0 +1,63 @@
+/* One run of the simulator: the cluster, its network and disks, the clients, the faults, the checks.
+ *
+ *     world.h     clock, events, trace              model.h   what the cluster may contain, by revision
+ *     simnet.h    messages between members          check.h   what Raft promises, entry by entry
+ *     simnode.h   one member and its machine        simclient.h, simlease.h, simwatch.h   the load
+ *     faults.h    what goes wrong                   admin.h   what an operator does
+ *
+ * A run has two phases. In the first one faults happen: nothing false may be answered (safety). Then
+ * they stop, and the cluster must become available and equal within a bounded time (liveness). */
+#ifndef SIM_SIM_H
+#define SIM_SIM_H
+
+#include "tests/sim/admin.h"
+#include "tests/sim/check.h"
+#include "tests/sim/faults.h"
+#include "tests/sim/model.h"
+#include "tests/sim/simclient.h"
+#include "tests/sim/simlease.h"
+#include "tests/sim/simnet.h"
+#include "tests/sim/simnode.h"
+#include "tests/sim/simwatch.h"
+#include "tests/sim/world.h"
+
+#define SIM_CLUSTER_ID 0x51b5
+#define SIM_MEMBERS_MAX 24 /* in the life of a cluster; their ids are 1, 2, ... */
+
+struct sim {
+    struct world world;
+    struct faults faults;
+    struct simnet net;
+    struct model model;
+    struct check check;
+    struct clients clients;
+    struct leases leases;
+    struct watches watches;
+    struct admin admin;
+    struct simnode *nodes[SIM_MEMBERS_MAX]; /* nodes[id - 1] */
+    size_t node_count, initial_count;
+    bool calm;      /* the liveness phase */
+    bool load_over; /* clients begin nothing new */
+};
+
+static inline struct simnode *sim_node(struct sim *s, uint64_t id)
+{
+    return id > 0 && id <= s->node_count ? s->nodes[id - 1] : NULL;
+}
+
+struct sim_options {
+    uint64_t seed, seconds; /* simulated, of both phases together */
+    size_t nodes;           /* 0: the seed draws it */
+    bool loud;
+};
+
+struct sim_result {
+    uint64_t hash, events, requests, revisions;
+    uint64_t undecided; /* keys whose history was too long to decide */
+};
+
+/* Ends the process if a promise is broken. *ret_world: for the story of a crash, as long as it runs. */
+void sim_run(const struct sim_options *options, struct sim_result *ret_result,
+             struct world **ret_world);
+
+#endif

@@ -1,0 +1,205 @@
+#include "tests/sim/simlease.h"
+
+#include "tests/sim/sim.h"
+
+#define CALL_TIMEOUT_MS 2000
+/* An abandoned lease may live this much longer in quiet times: a change of leader starts it anew. */
+#define EXPIRY_SLACK (4 * SECOND)
+
+static void step(struct world *w, void *ctx, uint64_t token, uint64_t b);
+
+static void step_after(struct holder *h, uint64_t ms)
+{
+    world_after(&h->sim->world, ms * MS, step, h, ++h->token, 0);
+}
+
+static struct lease *find(struct leases *l, int64_t id)
+{
+    return id > 0 && (size_t)id <= l->count ? &l->all[id - 1] : NULL;
+}
+
+/* Clocks run at different rates: what the leader calls a second may be a little less. */
+static uint64_t surely(const struct sim *s, int64_t ttl)
+{
+    return (uint64_t)ttl * SECOND / 1000 * (1000 - s->faults.drift_permille);
+}
+
+void leases_revoked(struct leases *l, int64_t id, uint64_t request_id)
+{
+    struct lease *lease = find(l, id);
+    struct world *w = &l->sim->world;
+    (void)request_id;
+    if (!lease || lease->gone)
+        return;
+    lease->gone = true;
+    l->expired += !lease->revoking;
+    TRACE2(w, "lease %llu ends, revoked by its client %llu", id, lease->revoking);
+    if (!lease->revoking && w->now < lease->sure_until)
+        world_fail(w, "lease %lld expired although it was kept alive until %llu ms later",
+                   (long long)id, (unsigned long long)((lease->sure_until - w->now) / MS));
+}
+
+static void extend(struct lease *lease, uint64_t until)
+{
+    if (until > lease->sure_until)
+        lease->sure_until = until;
+}
+
+static void abandon(struct holder *h)
+{
+    if (h->lease && !h->lease->abandoned_at)
+        h->lease->abandoned_at = h->sim->world.now;
+    h->lease = NULL;
+    step_after(h, simrng_below(&h->sim->leases.rng, 2000));
+}
+
+static void on_granted(void *ctx, uint64_t token, const struct simanswer *a)
+{
+    struct holder *h = ctx;
+    if (!h->lease || token != h->token)
+        return;
+    if (a->code != ERR_OK) {
+        abandon(h);
+        return;
+    }
+    h->lease->granted = true;
+    extend(h->lease, h->asked_at + surely(h->sim, h->lease->ttl));
+    step_after(h, 1);
+}
+
+static void on_put(void *ctx, uint64_t token, const struct simanswer *a)
+{
+    struct holder *h = ctx;
+    if (!h->lease || token != h->token)
+        return;
+    h->has_key = a->code == ERR_OK;
+    if (a->code == ERR_LEASE_NOT_FOUND)
+        abandon(h);
+    else
+        step_after(h, 1);
+}
+
+static void on_renewed(void *ctx, uint64_t token, const struct simanswer *a)
+{
+    struct holder *h = ctx;
+    if (!h->lease || token != h->token)
+        return;
+    if (a->code == ERR_OK && a->ttl > 0) {
+        h->sim->leases.renewed++;
+        if (h->lease->gone)
+            world_fail(&h->sim->world, "lease %lld was renewed after its end",
+                       (long long)h->lease->id);
+        extend(h->lease, h->asked_at + surely(h->sim, a->ttl));
+        step_after(h, (uint64_t)a->ttl * 1000 / 3);
+    } else if (a->code == ERR_LEASE_NOT_FOUND) {
+        abandon(h);
+    } else {
+        h->node = clients_pick_node(&h->sim->clients); /* until the leader is found */
+        step_after(h, 30 + simrng_below(&h->sim->leases.rng, 50));
+    }
+}
+
+static void on_revoked(void *ctx, uint64_t token, const struct simanswer *a)
+{
+    struct holder *h = ctx;
+    (void)a;
+    if (h->lease && token == h->token)
+        abandon(h);
+}
+
+static void ask(struct holder *h, const struct simreq *q, simcall_done done)
+{
+    step_after(h, CALL_TIMEOUT_MS); /* unless the answer comes before */
+    h->asked_at = h->sim->world.now;
+    call_send(h->sim, h->node, q, done, h, h->token);
+}
+
+static void grant(struct holder *h)
+{
+    struct leases *l = &h->sim->leases;
+    if (l->count == LEASES_MAX || h->sim->calm)
+        return;
+    struct lease *lease = &l->all[l->count++];
+    *lease = (struct lease){.id = (int64_t)l->count, .ttl = 2 + (int64_t)simrng_below(&l->rng, 4)};
+    h->lease = lease;
+    h->has_key = false;
+    h->keep_until = h->sim->world.now + simrng_below(&l->rng, 12 * SECOND);
+    h->node = clients_pick_node(&h->sim->clients);
+    ask(h, &(struct simreq){.kind = REQ_GRANT, .lease = lease->id, .ttl = lease->ttl}, on_granted);
+}
+
+static void step(struct world *w, void *ctx, uint64_t token, uint64_t b)
+{
+    (void)b;
+    struct holder *h = ctx;
+    struct leases *l = &h->sim->leases;
+    if (token != h->token)
+        return;
+    if (!h->lease) {
+        grant(h);
+        return;
+    }
+    struct lease *lease = h->lease;
+    if (!lease->granted) {
+        abandon(h); /* no answer: it may have been granted */
+    } else if (w->now >= h->keep_until || h->sim->calm) {
+        if (simrng_chance(&l->rng, 70)) {
+            abandon(h);
+            return;
+        }
+        lease->revoking = true;
+        ask(h, &(struct simreq){.kind = REQ_REVOKE, .lease = lease->id}, on_revoked);
+    } else if (!h->has_key) {
+        ask(h,
+            &(struct simreq){.kind = REQ_PUT,
+                             .key = LEASE_KEY_FIRST + (uint32_t)h->number,
+                             .value = clients_new_value(&h->sim->clients),
+                             .lease = lease->id},
+            on_put);
+    } else {
+        ask(h, &(struct simreq){.kind = REQ_KEEPALIVE, .lease = lease->id}, on_renewed);
+    }
+}
+
+void leases_start(struct leases *l, struct sim *s)
+{
+    l->sim = s;
+    l->rng = world_rng(&s->world, 4);
+    l->holder_count = 1 + simrng_below(&l->rng, LEASE_HOLDERS_MAX - 1);
+    for (size_t i = 0; i < l->holder_count; i++) {
+        l->holders[i] = (struct holder){.sim = s, .number = i};
+        step_after(&l->holders[i], 500 + simrng_below(&l->rng, 2000));
+    }
+}
+
+struct left {
+    struct leases *leases;
+    uint64_t node;
+};
+
+static void check_left(void *ctx, int64_t id)
+{
+    struct left *left = ctx;
+    struct leases *l = left->leases;
+    const struct lease *lease = find(l, id);
+    uint64_t now = l->sim->world.now;
+    if (!lease)
+        world_fail(&l->sim->world, "a lease that nobody granted: %lld", (long long)id);
+    if (lease->gone)
+        world_fail(&l->sim->world, "member %llu has lease %lld, which was revoked",
+                   (unsigned long long)left->node, (long long)id);
+    if (lease->abandoned_at &&
+        now > lease->abandoned_at + (uint64_t)lease->ttl * SECOND + EXPIRY_SLACK)
+        world_fail(&l->sim->world, "lease %lld (%lld s) was abandoned %llu ms ago and is there",
+                   (long long)id, (long long)lease->ttl,
+                   (unsigned long long)((now - lease->abandoned_at) / MS));
+}
+
+void leases_check_end(struct leases *l)
+{
+    for (size_t i = 0; i < l->sim->node_count; i++) {
+        struct simnode *n = l->sim->nodes[i];
+        if (n->replica)
+            lessor_each(replica_lessor(n->replica), check_left, &(struct left){l, n->id});
+    }
+}

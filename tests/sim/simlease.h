@@ -1,0 +1,43 @@
+/* Clients with leases: they grant one, attach a key, keep it alive for a while, and then revoke it or
+ * disappear. A lease that is kept alive never ends by itself, an abandoned one does. */
+#ifndef SIM_SIMLEASE_H
+#define SIM_SIMLEASE_H
+
+#include "tests/sim/simcall.h"
+
+#define LEASE_HOLDERS_MAX 4
+#define LEASES_MAX 512
+#define LEASE_KEY_FIRST 40 /* a key for each holder */
+
+struct lease {
+    int64_t id, ttl;
+    uint64_t
+        sure_until; /* no expiry may be applied before: from a grant or a renewal that succeeded */
+    uint64_t abandoned_at;
+    bool granted, revoking, gone;
+};
+
+struct holder {
+    struct sim *sim;
+    size_t number;
+    struct lease *lease;
+    uint64_t keep_until, token, asked_at, node;
+    bool has_key;
+};
+
+struct leases {
+    struct sim *sim;
+    struct simrng rng;
+    struct lease all[LEASES_MAX];
+    size_t count;
+    struct holder holders[LEASE_HOLDERS_MAX];
+    size_t holder_count;
+    uint64_t renewed, expired;
+};
+
+void leases_start(struct leases *l, struct sim *s);
+/* A revoke was applied, for the first time anywhere. */
+void leases_revoked(struct leases *l, int64_t id, uint64_t request_id);
+void leases_check_end(struct leases *l); /* abandoned ones are gone */
+
+#endif

@@ -1,0 +1,88 @@
+/* One member and its machine: clock, disk, two workers, SQLite on the disk, and the replica itself.
+ *
+ * It lives through start, crash and restart many times. A crash may come at any call of its disk: the
+ * power goes off there (all that isn't synced is at stake), or only the process dies. What belongs to
+ * one life of the process (calls, watchers, streams) names its `boot`. */
+#ifndef SIM_SIMNODE_H
+#define SIM_SIMNODE_H
+
+#include "daemon/replica/replica.h"
+#include "lib/base/list.h"
+#include "tests/sim/simdisk.h"
+#include "tests/sim/simvfs.h"
+#include "tests/sim/simworker.h"
+#include "tests/sim/world.h"
+
+#define NODE_TICK_MS 100
+#define NODE_ELECTION_TICKS 10
+#define NODE_LINKS_MAX 32
+
+struct sim;
+struct snapstream;
+
+struct simnode {
+    struct sim *sim;
+    uint64_t id;
+    char name[16];
+
+    struct env env;
+    struct simrng env_rng;         /* what the replica draws */
+    struct simrng rng;             /* what happens to it */
+    uint64_t clock_at, clock_mono; /* the monotonic clock was clock_mono at clock_at */
+    int64_t clock_ppm;             /* it is so much fast */
+    int64_t wall_skew;             /* ns */
+
+    struct simdisk *disk;
+    struct simvfs *vfs;
+    struct simworker log, store;
+    bool log_due, store_due, turn_due;
+    uint64_t slow_until; /* the disk is slow till then */
+
+    struct replica_transport transport;
+    struct buf outbox[NODE_LINKS_MAX]; /* a batch for each member, to be flushed after the turn */
+    uint64_t outbox_ids[NODE_LINKS_MAX];
+    struct replica *replica; /* NULL: down */
+    uint64_t boot;           /* lives so far */
+    uint64_t paused_until;
+    bool join; /* was added to a running cluster */
+    bool fatal, removed, gone;
+    bool no_restart; /* until somebody starts it */
+    bool reboots;    /* a failed sync: only a crash of the machine makes the disk honest again */
+    bool damaged;    /* its disk was harmed: it may refuse to go on */
+    char fatal_text[512];
+    uint64_t fatal_code;
+
+    struct list calls, watchers; /* of this life: simcall.h, simwatch.h */
+    struct snapstream *receiving;
+
+    /* check.h */
+    struct watcher *observer;
+    uint64_t applied_checked;
+    uint64_t *terms_seen; /* by index, as of the last look at the log */
+    size_t terms_cap;
+    uint64_t last_checked, last_term_checked;
+    int64_t revision_seen;
+    uint64_t term_seen;
+};
+
+struct simnode *simnode_new(struct sim *s, uint64_t id, bool join);
+void simnode_free(struct simnode *n);
+
+bool simnode_start(struct simnode *n); /* false: it did not come up, and will try again */
+/* Ends this life. `power`: what isn't synced may be lost; else the page cache survives. */
+void simnode_crash(struct simnode *n, bool power);
+void simnode_remove(struct simnode *n); /* for good */
+void simnode_pause(struct simnode *n, uint64_t ns);
+void simnode_set_rate(struct simnode *n, int64_t ppm); /* of its monotonic clock */
+uint64_t simnode_mono(const struct simnode *n);
+
+/* Schedules something on the member: `fn` runs only if it still is in the same life then, and not before
+ * a pause is over. It must end with simnode_settle(). */
+void simnode_after(struct simnode *n, uint64_t delay, world_fn fn, uint64_t a);
+/* First line of every such function; false: not now, return. */
+bool simnode_awake(struct simnode *n, world_fn fn, uint64_t a, uint64_t boot);
+void simnode_wake(struct simnode *n); /* its loop turns soon */
+/* After anything was done with the replica: workers, messages, checks, or its end. */
+void simnode_settle(struct simnode *n);
+
+#endif
