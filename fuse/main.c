@@ -13,7 +13,10 @@
 #include "fuse/core.h"
 #include "fuse/daemonize.h"
 #include "fuse/embedded.h"
+#include "fuse/holders.h"
+#include "fuse/mount_info.h"
 #include "fuse/options.h"
+#include "fuse/replay.h"
 #include "fuse/session.h"
 #include "lib/base/log.h"
 #include "lib/base/memory.h"
@@ -32,9 +35,11 @@ struct mount {
     struct backend_client *backend;
     struct core *core;
     struct session *session;
+    struct holders *holders;
+    struct replay *replay;
     int ready_fd; /* the parent waits on it; -1: none */
     int exit_code;
-    bool ending, saved;
+    bool ending, replay_ends, saved;
     uint64_t end_ms;
 };
 
@@ -49,6 +54,9 @@ static void close_handles(struct mount *m)
 
 static void finish(struct mount *m)
 {
+    if (m->holders)
+        holders_free(m->holders);
+    m->holders = NULL;
     if (m->session)
         session_free(m->session);
     m->session = NULL;
@@ -62,12 +70,22 @@ static void saved(void *ctx)
     m->saved = true;
 }
 
+static void replay_stopped(void *ctx)
+{
+    struct mount *m = ctx;
+    m->replay = NULL;
+}
+
 static void begin_end(struct mount *m)
 {
     if (m->ending)
         return;
     m->ending = true;
     m->end_ms = env_mono_ms(env_system()) + END_MS;
+    if (m->replay && !m->replay_ends) {
+        m->replay_ends = true;
+        replay_stop(m->replay, replay_stopped, m);
+    }
     core_shutdown(m->core, saved, m);
 }
 
@@ -101,12 +119,64 @@ static void on_tick(uv_timer_t *timer)
     if (!m->ending)
         return;
     bool late = env_mono_ms(env_system()) > m->end_ms;
-    if (m->saved || late) {
+    if ((m->saved && !m->replay) || late) {
         if (m->session)
             session_unmount(m->session);
         if (core_waiting(m->core) == 0 || late)
             finish(m);
     }
+}
+
+/* ---- Watchers and closers --------------------------------------------------------------------------- */
+
+static void ask_holders(void *ctx, const struct core_holders_query *q, core_holders_done done,
+                        void *done_ctx)
+{
+    struct mount *m = ctx;
+    holders_ask(m->holders, q, q->never_shared, done, done_ctx);
+}
+
+static bool push_replay(void *ctx, const struct core_change *change)
+{
+    struct mount *m = ctx;
+    return m->replay && !m->replay_ends && replay_push(m->replay, change);
+}
+
+static int32_t tid_of_replay(void *ctx)
+{
+    struct mount *m = ctx;
+    return m->replay ? replay_tid(m->replay) : 0;
+}
+
+/* On the notifier thread. The session lives until the replay has stopped. */
+static void notify(void *ctx, uint64_t ino)
+{
+    struct mount *m = ctx;
+    session_invalidate(m->session, ino);
+}
+
+static void on_replayed(void *ctx, uint64_t token)
+{
+    struct mount *m = ctx;
+    core_replayed(m->core, token);
+}
+
+static bool start_helpers(struct mount *m, struct error *err)
+{
+    dev_t dev;
+    if (!mount_info_of_path(m->point, &dev)) {
+        error_set(err, ERR_IO, "%s is not in /proc/self/mountinfo after mounting", m->point);
+        return false;
+    }
+    m->holders = holders_new(&m->loop, dev);
+    struct replay_config config = {.loop = &m->loop,
+                                   .mount_point = m->point,
+                                   .dev = dev,
+                                   .fuse_fd = session_fd(m->session),
+                                   .notify = notify,
+                                   .replayed = on_replayed,
+                                   .ctx = m};
+    return replay_start(&config, &m->replay, err) == ERR_OK;
 }
 
 /* ---- The start -------------------------------------------------------------------------------------- */
@@ -136,9 +206,15 @@ static void on_loaded(void *ctx, enum errc code, const char *text)
                                     .read_only = m->options.read_only,
                                     .debug = m->options.debug,
                                     .core = m->core,
+                                    .replay_tid = tid_of_replay,
                                     .ended = on_ended,
                                     .ctx = m};
     if (session_mount(&m->loop, &config, &m->session, &err) != ERR_OK) {
+        fail(m, err.message);
+        return;
+    }
+    if (!start_helpers(m, &err)) {
+        session_unmount(m->session);
         fail(m, err.message);
         return;
     }
@@ -210,7 +286,8 @@ static void make_core(struct mount *m)
                                    .local_patterns = (const char *const *)o->local.item,
                                    .local_pattern_count = o->local.count,
                                    .append_idle_ms = o->append_idle_ms};
-    struct core_host host = {.ctx = m, .env = env_system()};
+    struct core_host host = {
+        .ctx = m, .env = env_system(), .holders = ask_holders, .replay = push_replay};
     m->core = core_new(&options, &host, backend_client_backend(m->backend));
 }
 

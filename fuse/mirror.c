@@ -228,14 +228,15 @@ static void apply_revision(struct core *c, const struct store_event *events, siz
     if (c->remote)
         events_find_rename(c, events, count, &rename);
     c->suppress = rename.found;
-    /* Metadata first: what appears with its file is in force when the file is announced. */
-    for (int metadata = 1; metadata >= 0; metadata--)
+    /* What appears with its file is in force when the file is announced, what goes with it goes unheard. */
+    for (int pass = 0; pass < 3; pass++)
         for (size_t i = 0; i < count; i++) {
             const struct store_event *e = &events[i];
             if (!bytes_starts_with(e->kv.key, buf_bytes(&c->prefix)))
                 continue;
             struct bytes key = below_prefix(c, e->kv.key);
-            if (meta_key_reserved(key) == (metadata == 1))
+            int turn = !meta_key_reserved(key) ? 1 : e->deletion ? 2 : 0;
+            if (turn == pass)
                 mirror_apply(c, key, e->deletion ? NULL : &e->kv, NULL, e->kv.mod_revision);
         }
     c->suppress = c->remote = false;

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "lib/base/bytes.h"
 #include "lib/base/memory.h"
 
 const char options_usage[] =
@@ -183,20 +184,32 @@ static enum errc parse_option(struct options *o, char *text, struct error *err)
 
 /* ---- SOURCE ----------------------------------------------------------------------------------------- */
 
+/* The URL of HOST[:PORT] (n bytes at host), NULL if it is none; the caller frees it. */
+static char *endpoint_url(const char *host, size_t n)
+{
+    static const char scheme[] = "http://";
+    struct bytes text = bytes_of(host, n);
+    if (bytes_starts_with(text, bytes_str("unix:")) ||
+        bytes_starts_with(text, bytes_str("https://")))
+        return xasprintf("%.*s", (int)n, host);
+    if (bytes_starts_with(text, bytes_str(scheme))) {
+        host += sizeof(scheme) - 1;
+        n -= sizeof(scheme) - 1;
+    }
+    const char *bracket = memchr(host, ']', n); /* of an IPv6 address, full of colons */
+    const char *from = bracket ? bracket : host;
+    const char *colon = memrchr(from, ':', n - (size_t)(from - host));
+    if (n == 0 || (colon && colon + 1 == host + n))
+        return NULL;
+    return xasprintf("http://%.*s%s", (int)n, host, colon ? "" : ":2379");
+}
+
 static enum errc add_endpoint(struct options *o, const char *host, size_t n, struct error *err)
 {
-    char *text = strndup(host, n);
-    const char *bare = strncmp(text, "http://", 7) == 0 ? text + 7 : text;
-    const char *bracket = strchr(bare, ']'), *colon = strrchr(bracket ? bracket : bare, ':');
-    char *url;
-    if (strncmp(text, "unix:", 5) == 0 || strncmp(text, "https://", 8) == 0)
-        url = xstrdup(text);
-    else if (*bare == 0 || (colon && colon[1] == 0))
+    char *url = endpoint_url(host, n);
+    if (!url)
         return error_set(err, ERR_INVALID, "%s: HOST or HOST:PORT is expected before the prefix",
                          o->source);
-    else
-        url = xasprintf("http://%s%s", bare, colon ? "" : ":2379");
-    free(text);
     enum errc code = add(&o->endpoints, "endpoints", url, strlen(url), err);
     free(url);
     return code;
