@@ -56,7 +56,8 @@ static void print_members(struct core *c, const struct store_status *s, struct b
     (void)c;
     for (size_t i = 0; i < s->member_count; i++) {
         const struct store_member *m = &s->members[i];
-        buf_printf(out, "%llx %s %s %s\n", (unsigned long long)m->id, m->name, m->client_url,
+        buf_printf(out, "%llx %s %s %s\n", (unsigned long long)m->id, m->name[0] ? m->name : "-",
+                   m->client_url[0] ? m->client_url : "-",
                    m->id == s->leader_id ? "leader"
                    : m->learner          ? "learner"
                                          : "follower");

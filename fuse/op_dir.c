@@ -9,6 +9,9 @@
 #define OFFSET_DOT_DOT 2
 #define OFFSET_FIRST 3
 
+/* For entries without an inode yet: readdir(3) skips those with number 0. libfuse uses the same. */
+#define INO_UNKNOWN 0xffffffff
+
 static int by_name(const void *a, const void *b)
 {
     return strcmp(((const struct dir_entry *)a)->name, ((const struct dir_entry *)b)->name);
@@ -105,7 +108,7 @@ static void list(struct core *c, struct handle *h, uint64_t offset,
     for (size_t k = first; k < h->entry_count; k++) {
         struct dir_entry *e = &h->entries[k];
         struct inode *i = control ? NULL : entry_inode(c, h, e->name);
-        struct stat st = {.st_mode = e->is_dir ? S_IFDIR : S_IFREG};
+        struct stat st = {.st_ino = INO_UNKNOWN, .st_mode = e->is_dir ? S_IFDIR : S_IFREG};
         if (!control && !i)
             continue;
         if (i)

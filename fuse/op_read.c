@@ -8,6 +8,7 @@
 
 void handle_truncate_all(struct handle *h)
 {
+    h->refused = 0;
     h->append = false;
     h->loaded = h->dirty = true;
     h->whole = h->reservation.n == 0; /* a name that was reserved is not taken from others */

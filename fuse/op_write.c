@@ -6,16 +6,24 @@
 
 /* ---- Before the first write: could this be saved? ----------------------------------------------------- */
 
+/* Many writers close all the same: what they wrote so far is not published then (save_commit). */
+static void refuse(struct op *op, int error)
+{
+    op->h->refused = error;
+    op_fail(op, error);
+}
+
 static void check_part(struct op *op)
 {
     if (--op->pending > 0)
         return;
     if (op->code != ERR_OK)
-        op_fail(op, op->code == ERR_PERMISSION_DENIED ? EACCES : EROFS);
+        refuse(op, op->code == ERR_PERMISSION_DENIED ? EACCES : EROFS);
     else if (op->c->no_space)
-        op_fail(op, ENOSPC);
+        refuse(op, ENOSPC);
     else {
         op->h->checked = true;
+        op->h->refused = 0; /* nothing was written before, so nothing is missing */
         op->run(op);
     }
 }
@@ -141,7 +149,7 @@ static void write_run(struct op *op)
     const struct kv *kv = h->append && h->inode->node ? node_kv(h->inode->node) : NULL;
     uint64_t end = at_end ? h->data.n + (kv ? kv->size : 0) : op->offset;
     if (end > CORE_FILE_SIZE_MAX || op->data.n > CORE_FILE_SIZE_MAX - end) {
-        op_fail(op, EFBIG);
+        refuse(op, EFBIG);
         return;
     }
     if (at_end)

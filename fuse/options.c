@@ -38,6 +38,7 @@ static const char *const local_default[] = {
     "sed??????",             /* sed -i */
     ".*.??????",             /* rsync */
     ".*.sw?",                /* vim */
+    ".*.sw?x",               /* vim, when it tries what the file system can do */
     "*.sw[a-p]",             /* vim */
     "4913",                  /* vim's try whether it may write */
     "*~",                    /* backups */

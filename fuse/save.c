@@ -307,6 +307,15 @@ void save_commit(struct core *c, struct handle *h, bool keep, void (*then)(void 
         then(ctx, 0);
         return;
     }
+    if (h->refused && !h->committing) {
+        if (!keep) {
+            log_failure(c, h, buf_bytes(&h->data), h->refused);
+            drop_pending(c, h->inode);
+            h->dirty = false;
+        }
+        then(ctx, h->refused);
+        return;
+    }
     struct op *op = op_new(c, &nobody, NULL, NULL, h->committing ? commit_again : commit_build);
     struct commit *m = xcalloc(1, sizeof *m);
     *m = (struct commit){.h = h, .keep = keep, .then = then, .ctx = ctx};

@@ -137,7 +137,8 @@ struct handle {
     bool whole;  /* the buffer is the whole content, whatever the key holds: truncated or created */
     bool append; /* the buffer is what is to be appended, whatever the key holds */
     bool loaded; /* the buffer holds content (append: only what is appended) */
-    bool checked;   /* quorum and space were there at the first write */
+    bool checked; /* quorum and space were there at the first write */
+    int refused; /* errno of a write that was not taken: the content is not what the writer meant */
     bool abandoned; /* its writer was killed by a signal */
     bool released;
     bool committing;

@@ -244,8 +244,10 @@ class OneMount(TestCase):
         self.shell(f"echo 1 > {m('k')}")
         revision = int(self.read(m(".quorumfs/revision")))
         self.assertEqual(revision, self.servers.nodes[0].status()["header"]["revision"])
-        self.assertIn(b"m1", self.read(m(".quorumfs/members")))
+        wait_for(lambda: b" m1 " in self.read(m(".quorumfs/members")), "the member's name")
         self.assertTrue(self.read(m(".quorumfs/leader")).strip())
+        self.assertEqual(sorted(os.listdir(m(".quorumfs"))),
+                         ["leader", "members", "revision", "status", "unsaved"])
         self.assertEqual(os.listdir(m(".quorumfs/unsaved")), [])
         self.assertEqual(os.getxattr(m("k"), "user.quorumfs.version"), b"1")
         self.assertEqual(os.getxattr(m("k"), "user.quorumfs.mod_revision"), str(revision).encode())
@@ -257,6 +259,8 @@ class OneMount(TestCase):
         self.assertNotEqual(done.returncode, 0)
         self.assertIn("File too large", done.stderr)
         self.assertEqual(self.servers.ctl("get", "/large", "--keys-only").stdout.strip(), "")
+        self.assertFalse(os.path.exists(path))
+        self.assertEqual(len(os.listdir(self.mnt.path(".quorumfs/unsaved"))), 1)
 
     def test_no_quorum_is_an_error_in_time(self):
         servers = self.cluster(3, name="three")

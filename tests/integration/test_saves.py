@@ -34,16 +34,17 @@ WRITERS = {
     "sort": ("sort", 'sort -o "$F" "$S"'),
     "background child": ("bash", 'bash -c \'( (sleep .3; printf "%s" "$C") & ) > "$F"; '
                          'while [ ! -s "$F" ]; do sleep .05; done\''),
+    # Its temporary name looks like any other: two more revisions, but still one of the file.
+    "perl -pi": ("perl", 'printf "%s" "$C" > "$S"; [ -e "$F" ] && perl -pi -e "s/.*/\$ENV{C}/" "$F" || cp "$S" "$F"'),
     "xargs": ("xargs", 'printf "%s" "$C" | xargs printf "%s " > "$F"'),
 }
 
 # Edits of an existing file: "old" becomes "new", one put of the file.
 EDITORS = {
     "sed -i": ("sed", 'sed -i s/old/new/ "$F"'),
-    "perl -pi": ("perl", 'perl -pi -e s/old/new/ "$F"'),
-    "vim": ("vim", 'vim -u NONE -n -es -c "%s/old/new/" -c wq "$F" < /dev/null'),
+        "vim": ("vim", 'vim -u NONE -n -es -c "%s/old/new/" -c wq "$F" < /dev/null'),
     "vim with swap file": ("vim", 'vim -u NONE -es -c "%s/old/new/" -c wq "$F" < /dev/null'),
-    "rsync": ("rsync", 'rsync "$S" "$F"'),
+    "rsync": ("rsync", 'rsync -I "$S" "$F"'),
     "python replace": ("python3", 'python3 -c \'import os, tempfile; f = os.environ["F"]; '
                        't = os.path.join(os.path.dirname(f), ".f.aaaaaa"); open(t, "w").write("new text\\n"); '
                        'os.replace(t, f)\''),
