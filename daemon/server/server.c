@@ -179,25 +179,36 @@ static enum errc check_identity(struct server *s, struct error *err)
     return e;
 }
 
-/* ERR_OK with s->identity, or with s->join on its way to it. */
-static enum errc identify(struct server *s, struct error *err)
+/* A new directory: what the settings say goes into it, or s->join asks the cluster. */
+static enum errc begin_identity(struct server *s, struct identity *computed, struct error *err)
 {
-    struct identity computed;
-    enum errc e = identity_load(s->disk, s->config.data_dir, &s->identity, err);
-    if (e == ERR_OK)
-        return check_identity(s, err);
-    if (e != ERR_NOT_FOUND)
-        return e;
-    e = identity_compute(&s->config, &computed, err);
-    if (e)
-        return e;
     if (s->config.initial_cluster_existing) {
-        s->join = join_start(s, &computed);
-        identity_free(&computed);
+        s->join = join_start(s, computed);
+        identity_free(computed);
         return ERR_OK;
     }
-    s->identity = computed;
+    s->identity = *computed;
     return identity_save(s->disk, s->config.data_dir, &s->identity, err);
+}
+
+/* ERR_OK with the directory locked and s->identity, or with s->join on its way to it. Settings that can't
+ * begin a cluster are refused before the directory is made. */
+static enum errc identify(struct server *s, struct error *err)
+{
+    struct identity computed = {0};
+    struct error why;
+    enum errc e = ERR_OK;
+    enum errc found = identity_load(s->disk, s->config.data_dir, &s->identity, &why);
+    if (found == ERR_NOT_FOUND)
+        e = identity_compute(&s->config, &computed, err);
+    if (!e)
+        e = data_dir_lock(s->disk, s->config.data_dir, &s->lock, err);
+    if (!e && found == ERR_OK)
+        return check_identity(s, err);
+    if (!e && found == ERR_NOT_FOUND)
+        return begin_identity(s, &computed, err);
+    identity_free(&computed);
+    return e ? e : error_set(err, found, "%s", why.message);
 }
 
 /* ---- Start --------------------------------------------------------------------------------------- */
@@ -220,9 +231,7 @@ enum errc server_start(uv_loop_t *loop, const struct server_config *config,
     if (!s->config.data_dir)
         s->config.data_dir = xasprintf("%s.etcd", s->config.name);
     drive_init(s);
-    e = data_dir_lock(s->disk, s->config.data_dir, &s->lock, err);
-    if (!e)
-        e = identify(s, err);
+    e = identify(s, err);
     if (!e && !s->join)
         e = server_open_member(s, err);
     if (e) {
