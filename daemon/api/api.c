@@ -15,6 +15,7 @@ struct api *api_new(const struct api_config *config)
     api->peer = (struct api_port){api, true};
     list_init(&api->streams);
     list_init(&api->waiting);
+    list_init(&api->slicing);
     return api;
 }
 
@@ -36,10 +37,12 @@ void api_register_peer(struct api *api, struct rpc_server *peer_port)
     rpc_server_add(peer_port, maintenance_methods, maintenance_method_count, &api->peer);
 }
 
-void api_poll(struct api *api)
+bool api_poll(struct api *api)
 {
     if (!list_empty(&api->waiting))
         watch_poll(api);
+    range_poll(api);
+    return !list_empty(&api->slicing);
 }
 
 /* Streams that asked for a leader end when there has been none for a while (etcd's monitorLeader). */

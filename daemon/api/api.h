@@ -50,7 +50,8 @@ struct api *api_new(const struct api_config *config);
 void api_register(struct api *api, struct rpc_server *client_port);
 void api_register_peer(struct api *api, struct rpc_server *peer_port);
 
-void api_poll(struct api *api); /* progress answers that have become true */
+/* Progress answers that have become true, slices of large ranges; true: call again without sleeping. */
+bool api_poll(struct api *api);
 void api_tick(struct api *api); /* every so often; keeps time itself */
 
 /* Ends all watch, keep-alive and health streams with "server stopped". */

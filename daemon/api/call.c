@@ -153,6 +153,8 @@ void unary_closed(struct rpc_call *call, void *service)
         peer_forward_cancel(u->forward);
     if (u->later)
         u->later->u = NULL;
+    if (u->range)
+        range_drop(u->range);
     arena_free(&u->arena);
     free(u);
 }

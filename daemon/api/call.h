@@ -15,6 +15,7 @@ struct api {
     struct api_port client, peer;
     struct list streams;         /* struct api_stream */
     struct list waiting;         /* struct watch_stream with progress requests to answer */
+    struct list slicing;         /* struct range_job that are not done */
     struct buf scratch;          /* for packed answers */
     uint64_t tick_at_ms;         /* when api_tick() has work again */
     uint64_t no_leader_since_ms; /* 0: there is one */
@@ -38,6 +39,7 @@ struct unary {
     struct replica_op *op;
     struct peer_forward *forward;
     struct unary_later *later;
+    struct range_job *range;
     void (*then)(struct unary *u); /* after unary_read() */
     const ProtobufCMessageDescriptor *answer_type;
     size_t request_bytes;
@@ -104,5 +106,13 @@ extern const size_t kv_method_count, watch_method_count, lease_method_count, clu
     maintenance_method_count, health_method_count, info_method_count;
 
 void watch_poll(struct api *api);
+
+/* ---- range.c: ranges in slices, so that a large one doesn't hold the loop */
+
+/* Whether range_start() can serve it: in key order and unfiltered. */
+bool range_is_plain(const Etcdserverpb__RangeRequest *r);
+void range_start(struct unary *u); /* answers now or from range_poll() */
+void range_poll(struct api *api);  /* one slice */
+void range_drop(struct range_job *job);
 
 #endif

@@ -5,6 +5,7 @@
 #define WATCH_ID 0x10
 #define WATCH_FRAGMENT 0x38
 #define WATCH_EVENTS 0x5a
+#define RANGE_KVS 0x12
 #define EVENT_TYPE 0x08
 #define EVENT_KV 0x12
 #define EVENT_PREV_KV 0x1a
@@ -116,6 +117,12 @@ void encode_event(struct buf *b, const struct watch_event *event)
     if (event->prev)
         p = put_kv(p, EVENT_PREV_KV, event->prev);
     b->n = (size_t)(p - b->p);
+}
+
+void encode_range_kv(struct buf *b, const struct mvcc_kv *kv)
+{
+    buf_reserve(b, kv_field_size(kv));
+    b->n = (size_t)(put_kv(b->p + b->n, RANGE_KVS, kv) - b->p);
 }
 
 void encode_watch_head(struct buf *b, const Etcdserverpb__ResponseHeader *header, int64_t watch_id,

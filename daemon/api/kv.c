@@ -13,6 +13,10 @@ static void log_corrupt(enum errc code, const struct error *err)
 
 static void range_now(struct unary *u)
 {
+    if (range_is_plain((const Etcdserverpb__RangeRequest *)u->request)) {
+        range_start(u);
+        return;
+    }
     Etcdserverpb__RangeResponse *response;
     struct error err;
     enum errc e =

@@ -142,7 +142,7 @@ static void on_turn(uv_check_t *check)
     if (s->failed)
         return;
     peers_flush(s->peers);
-    api_poll(s->api);
+    more |= api_poll(s->api);
     if (more || s->woken)
         uv_idle_start(&s->busy, on_busy);
     else

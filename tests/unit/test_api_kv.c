@@ -136,6 +136,50 @@ static void a_transaction_takes_its_branch(void **state)
     }
 }
 
+/* More keys than one slice has; the answer is as of one revision. */
+static void a_large_range_is_whole(void **state)
+{
+    enum { BATCH = 100, BATCHES = 12, KEYS = BATCH * BATCHES };
+    struct fixture *f = *state;
+    Etcdserverpb__PutRequest puts[BATCH];
+    Etcdserverpb__RequestOp ops[BATCH], *list[BATCH];
+    char keys[BATCH][32];
+    for (int batch = 0; batch < BATCHES; batch++) {
+        Etcdserverpb__TxnRequest t = ETCDSERVERPB__TXN_REQUEST__INIT;
+        t.success = list;
+        for (int i = 0; i < BATCH; i++) {
+            etcdserverpb__put_request__init(&puts[i]);
+            etcdserverpb__request_op__init(&ops[i]);
+            snprintf(keys[i], sizeof(keys[i]), "k%06d", batch * BATCH + i);
+            puts[i].key = puts[i].value = text_data(keys[i]);
+            ops[i].request_case = ETCDSERVERPB__REQUEST_OP__REQUEST_REQUEST_PUT;
+            ops[i].request_put = &puts[i];
+            list[t.n_success++] = &ops[i];
+        }
+        free_answer(call(f, "/etcdserverpb.KV/Txn", &t, &etcdserverpb__txn_response__descriptor));
+    }
+    for (int64_t limit = 0; limit <= KEYS; limit += 550) {
+        Etcdserverpb__RangeRequest r = ETCDSERVERPB__RANGE_REQUEST__INIT;
+        r.key = text_data("k");
+        r.range_end = text_data("l");
+        r.limit = limit;
+        r.keys_only = limit == 550;
+        Etcdserverpb__RangeResponse *a =
+            call(f, "/etcdserverpb.KV/Range", &r, &etcdserverpb__range_response__descriptor);
+        assert_non_null(a);
+        assert_int_equal(a->header->revision, 1 + BATCHES);
+        assert_int_equal(a->count, KEYS);
+        assert_int_equal(a->more, limit != 0);
+        assert_int_equal(a->n_kvs, limit ? limit : KEYS);
+        for (size_t i = 0; i < a->n_kvs; i++) {
+            snprintf(keys[0], sizeof(keys[0]), "k%06zu", i);
+            assert_memory_equal(a->kvs[i]->key.data, keys[0], 7);
+            assert_int_equal(a->kvs[i]->value.len, r.keys_only ? 0 : 7);
+        }
+        free_answer(a);
+    }
+}
+
 /* What was acknowledged is there after a restart, under the same identity. */
 static void a_restart_keeps_everything(void **state)
 {
@@ -162,6 +206,7 @@ int main(void)
         TEST(garbage_is_answered),
         TEST(a_named_request_is_applied_once),
         TEST(a_transaction_takes_its_branch),
+        TEST(a_large_range_is_whole),
         TEST(a_restart_keeps_everything),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
