@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "daemon/apply/internal.h"
+#include "lib/base/mutant.h"
 
 struct apply *apply_new(const struct apply_config *config)
 {
@@ -191,7 +192,9 @@ enum errc apply_entry(struct apply *a, const struct raft_entry *e, struct arena 
         } else {
             a->answer = ret_result != NULL || r->client_id != 0;
             result.code = dispatch(a, r, arena, &result.message, err);
-            if (a->broken == ERR_OK && r->client_id)
+            bool local = ret_result != NULL; /* who proposed it */
+            if (a->broken == ERR_OK && r->client_id &&
+                (local || !MUTANT(session_table_not_replicated)))
                 remember(a, e, r, result.code, result.message);
         }
         if (result.code != ERR_OK)

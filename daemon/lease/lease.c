@@ -7,6 +7,7 @@
 #include "daemon/lease/lease_keys.h"
 #include "lib/base/list.h"
 #include "lib/base/memory.h"
+#include "lib/base/mutant.h"
 
 #define BUCKETS_MIN 64
 
@@ -103,6 +104,8 @@ void lessor_free(struct lessor *l)
 static void start_clock(struct lessor *l, struct lease *e, uint64_t now_ms)
 {
     int64_t seconds = e->remaining_ttl > 0 ? e->remaining_ttl : e->ttl;
+    if (MUTANT(lease_checkpoint_lost))
+        seconds = e->ttl;
     e->deadline_ms = now_ms + (uint64_t)seconds * 1000;
     heap_set(&l->expiries, &e->expiry, e->deadline_ms);
     /* `when` counts from the start; lessor_checkpoints_due() adds the interval. */

@@ -3,6 +3,7 @@
 #include <inttypes.h>
 
 #include "daemon/raft/core.h"
+#include "lib/base/mutant.h"
 
 static void accept_up_to(struct raft *r, uint64_t to, uint64_t index)
 {
@@ -27,7 +28,7 @@ enum errc raft_recv_append(struct raft *r, const struct raft_message *m)
 {
     if (r->snapshot.waiting)
         return ERR_OK; /* the log is about to be replaced */
-    if (m->index < r->commit) {
+    if (m->index < r->commit && !MUTANT(truncation_behind_applied)) {
         /* Old or duplicated, maybe from before a compaction: what is committed is never touched. */
         accept_up_to(r, m->from, r->commit);
         return ERR_OK;
@@ -39,6 +40,8 @@ enum errc raft_recv_append(struct raft *r, const struct raft_message *m)
     /* "If an existing entry conflicts with a new one, delete the existing entry and all that follow it",
      * but only then: this append may be older than what the log has already. */
     size_t i = raft_log_find_conflict(&r->log, m->entries, m->entry_count);
+    if (MUTANT(duplicate_append_wipes) || MUTANT(truncation_behind_applied))
+        i = 0; /* whatever is there is replaced, also by an older append */
     if (i < m->entry_count) {
         uint64_t index = m->entries[i]->index;
         assert(index > r->commit); /* since m->index >= commit */

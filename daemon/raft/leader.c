@@ -3,6 +3,7 @@
 #include <inttypes.h>
 
 #include "daemon/raft/core.h"
+#include "lib/base/mutant.h"
 
 struct raft_progress *raft_peer(struct raft *r, uint64_t id)
 {
@@ -73,7 +74,7 @@ void raft_become_leader(struct raft *r)
     raft_set_leader(r, r->id);
     raft_leader_rebuild_peers(r);
     /* There may be a membership change in the log that isn't applied: conservatively, wait for all. */
-    r->conf_index_pending = raft_log_last(&r->log);
+    r->conf_index_pending = MUTANT(conf_change_before_own_term_commit) ? 0 : raft_log_last(&r->log);
     for (uint64_t i = r->commit + 1; i <= raft_log_last(&r->log); i++)
         r->uncommitted_bytes += raft_log_at(&r->log, i)->size;
     /* "each leader commit[s] a blank no-op entry into the log at the start of its term" (section 8) */
@@ -105,7 +106,10 @@ bool raft_leader_maybe_commit(struct raft *r)
             matches[n++] = r->peers[i].match;
     }
     uint64_t index = raft_conf_quorum_value(matches, n);
-    if (index <= r->commit || raft_log_term_at(&r->log, index) != r->term)
+    bool own = raft_log_term_at(&r->log, index) == r->term;
+    if (MUTANT(commit_earlier_term_by_counting)) /* Figure 8 */
+        own = true;
+    if (index <= r->commit || !own)
         return false;
     raft_commit_to(r, index);
     return true;

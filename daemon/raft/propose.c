@@ -4,6 +4,7 @@
 
 #include "daemon/raft/core.h"
 #include "lib/base/memory.h"
+#include "lib/base/mutant.h"
 
 /* `context` of a PROPOSE that a second member passes on; it goes no further than to the third. */
 #define PROPOSE_PASSED_ON 1
@@ -82,7 +83,8 @@ enum errc raft_propose_conf(struct raft *r, const struct raft_conf_change *c, st
         return ERR_INVALID;
     /* One at a time, so that old and new quorums overlap (thesis 4.1), and not before an entry of the
      * own term has committed: else a change of a former leader may still be undecided. */
-    if (r->conf_index_pending > r->applied || !raft_own_term_committed(r))
+    bool decided = raft_own_term_committed(r) || MUTANT(conf_change_before_own_term_commit);
+    if (r->conf_index_pending > r->applied || !decided)
         return ERR_BUSY;
     struct buf data = {0};
     uint8_t head[RAFT_CONF_CHANGE_BYTES];

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "daemon/replica/internal.h"
+#include "lib/base/mutant.h"
 
 #define QUOTA_DEFAULT (2ull * 1024 * 1024 * 1024) /* etcd's */
 /* The history is looked at this often, and its last revisions stay in any case: watchers that are a little
@@ -24,6 +25,8 @@ void duties_cut_log(struct replica *r)
     replica_refresh(r);
     const struct raft_status *s = &r->status;
     uint64_t durable = mvcc_durable_index(r->store), first = s->first_index;
+    if (MUTANT(log_truncated_before_store_durable))
+        durable = mvcc_applied_index(r->store);
     size_t bytes_max = r->config.snapshot_bytes ? r->config.snapshot_bytes : SNAPSHOT_BYTES_DEFAULT;
     uint64_t to = durable > r->config.snapshot_entries ? durable - r->config.snapshot_entries : 0;
     if (s->memory_bytes > bytes_max && s->last_index >= first) {

@@ -1,5 +1,6 @@
 /* What changes with leadership: who judges leases, and how sure the leader is to be one. */
 #include "daemon/replica/internal.h"
+#include "lib/base/mutant.h"
 
 /* A revoke that has been proposed is proposed again after this, if the lease is still there; etcd's. */
 #define REVOKE_RETRY_MS 3000
@@ -93,15 +94,20 @@ static void revoke_expired(struct replica *r)
         revoke.id = ids[i];
         request.request_case = RAFTPB__INTERNAL_REQUEST__REQUEST_LEASE_REVOKE;
         request.lease_revoke = &revoke;
-        propose_as_leader(r, &request);
+        if (MUTANT(stalled_leader_revokes)) /* goes to whoever leads by then (e#15247) */
+            propose_internal(r, &request, NULL);
+        else
+            propose_as_leader(r, &request);
     }
 }
 
 static void checkpoint(struct replica *r)
 {
     int64_t ids[CHECKPOINTS_A_TICK], remaining[CHECKPOINTS_A_TICK];
-    size_t n = lessor_checkpoints_due(r->lessor, replica_now_ms(r), CHECKPOINT_INTERVAL_MS, ids,
-                                      remaining, CHECKPOINTS_A_TICK);
+    uint64_t interval =
+        r->config.lease_checkpoint_ms ? r->config.lease_checkpoint_ms : CHECKPOINT_INTERVAL_MS;
+    size_t n = lessor_checkpoints_due(r->lessor, replica_now_ms(r), interval, ids, remaining,
+                                      CHECKPOINTS_A_TICK);
     if (n == 0)
         return;
     Etcdserverpb__LeaseCheckpoint rows[CHECKPOINTS_A_TICK], *each[CHECKPOINTS_A_TICK];

@@ -1,6 +1,7 @@
 /* Linearizable reads: all that wait when a round begins share it; those that come later wait for the next
  * one, so a confirmation is never older than a read that it serves (thesis 6.4; e#20418). */
 #include "daemon/replica/internal.h"
+#include "lib/base/mutant.h"
 
 struct replica_op *replica_read(struct replica *r, void (*done)(void *ctx, enum errc code),
                                 void *ctx)
@@ -30,6 +31,8 @@ static void move_all(struct list *from, struct list *to)
  * a read now and then, to know that it still leads (leader.c). */
 void read_begin_round(struct replica *r)
 {
+    if (MUTANT(read_index_reused) && r->read_context) /* joins a round that began before it */
+        move_all(&r->reads_waiting, &r->reads_round);
     if (r->read_context)
         return;
     uint64_t context = propose_next_id(r);

@@ -12,6 +12,7 @@
 
 #include "daemon/replica/internal.h"
 #include "lib/base/memory.h"
+#include "lib/base/mutant.h"
 
 static void wal_failed(void *ctx, const struct error *err)
 {
@@ -61,6 +62,7 @@ static enum errc open_both(struct replica *r, const char *dir, struct wal_recove
                                                .disk = r->config.disk,
                                                .sqlite_vfs = r->config.sqlite_vfs,
                                                .worker = r->config.store_worker,
+                                               .checkpoint_pages = r->config.store_checkpoint_pages,
                                                .durable = store_durable,
                                                .failed = store_failed,
                                                .ctx = r},
@@ -117,7 +119,8 @@ static enum errc reconcile(struct replica *r, struct wal_recovered *f, struct er
                          ": the store was lost or exchanged. Remove this member from the cluster, "
                          "delete its data directory and add it again",
                          r->config.data_dir, applied, f->base_index);
-    if (applied > 0 && term_at(f, applied) != term) {
+    bool other = applied > 0 && term_at(f, applied) != term;
+    if (other && !MUTANT(old_log_over_snapshot)) {
         for (size_t i = 0; i < f->entry_count; i++)
             raft_entry_unref(f->entries[i]);
         f->entry_count = 0;

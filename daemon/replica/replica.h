@@ -61,8 +61,10 @@ struct replica_config {
     size_t snapshot_bytes; /* the same by size; 0: 64 MiB */
     size_t txn_ops_max, request_bytes_max;
     uint64_t quota_bytes;
-    uint64_t request_timeout_ms; /* 0: 5 s + 2 election timeouts, as etcd */
-    size_t wal_segment_bytes;    /* 0: default */
+    uint64_t request_timeout_ms;   /* 0: 5 s + 2 election timeouts, as etcd */
+    size_t wal_segment_bytes;      /* 0: default */
+    size_t store_checkpoint_pages; /* 0: mvcc_config's default */
+    uint64_t lease_checkpoint_ms;  /* between checkpoints of long leases; 0: 5 min, as etcd */
     /* Keep the history until a client compacts it. Otherwise the leader compacts the older half of it
      * when the store passes half of its quota. */
     bool keep_history;

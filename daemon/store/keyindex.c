@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "lib/base/memory.h"
+#include "lib/base/mutant.h"
 
 #define ENTRY_OF(item_) ((struct key_entry *)(item_))
 
@@ -193,7 +194,9 @@ static uint32_t count_removed(const struct key_entry *e, int64_t at)
     if (n == 0)
         return 0;
     uint64_t newest = revs(e)[n - 1];
-    bool gone = (newest & 1) && rev_main(newest >> 1) < at;
+    /* A deletion at the compaction revision itself must stay to be watched (e#18089, e#19179). */
+    bool gone =
+        (newest & 1) && rev_main(newest >> 1) < at + (MUTANT(delete_lost_at_compaction) ? 1 : 0);
     return gone ? n : n - 1;
 }
 

@@ -2,6 +2,7 @@
  * one batch at a time; while it is under way the next one collects. That makes batches as long as
  * the load is high, and each put's cost small. */
 #include "daemon/store/internal.h"
+#include "lib/base/mutant.h"
 
 #include <assert.h>
 #include <stdlib.h>
@@ -95,6 +96,13 @@ static enum errc work(struct store_job *j, struct error *err)
         return code;
     for (size_t i = 0; code == ERR_OK && i < b->entries_n; i++)
         code = write_entry(db, b->entries[i], err);
+    if (MUTANT(applied_index_separate_transaction)) { /* e#13766 */
+        code = txn_end(db, code, err);
+        if (code == ERR_OK)
+            code = txn_begin(db, err);
+        if (code != ERR_OK)
+            return code;
+    }
     take_state(&db->state, &b->state);
     code = txn_end(db, code, err);
     if (code != ERR_OK)

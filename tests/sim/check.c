@@ -18,6 +18,7 @@ void check_init(struct check *c)
 
 void check_free(struct check *c)
 {
+    free(c->reigns);
     free(c->leaders);
     free(c->applied);
     free(c->known);
@@ -66,13 +67,23 @@ static void check_leader(struct simnode *n, const struct raft *r)
     if (r->role != RAFT_LEADER)
         return;
     c->leaders = grow(c->leaders, &c->leaders_cap, r->term, sizeof(*c->leaders));
-    if (c->leaders[r->term] == n->id)
+    if (c->leaders[r->term] == n->id) {
+        for (size_t i = c->reign_count; i > 0; i--) {
+            if (c->reigns[i - 1].term == r->term) {
+                c->reigns[i - 1].to = n->sim->world.now;
+                return;
+            }
+        }
         return;
+    }
     if (c->leaders[r->term])
         world_fail(&n->sim->world, "election safety: term %llu has two leaders, %llu and %llu",
                    (ull)r->term, (ull)c->leaders[r->term], (ull)n->id);
     c->leaders[r->term] = n->id;
     TRACE2(&n->sim->world, "n%llu leads term %llu", n->id, r->term);
+    uint64_t now = n->sim->world.now;
+    c->reigns = grow(c->reigns, &c->reign_cap, c->reign_count, sizeof(*c->reigns));
+    c->reigns[c->reign_count++] = (struct reign){n->id, r->term, now, now};
     check_completeness(n, r);
 }
 

@@ -24,7 +24,13 @@ struct known_entry { /* an entry seen in some log */
     uint64_t index, term, hash, before_term;
 };
 
+struct reign {                   /* of a leader, in the order of their begins */
+    uint64_t id, term, from, to; /* to: when it was last seen leading */
+};
+
 struct check {
+    struct reign *reigns;
+    size_t reign_count, reign_cap;
     uint64_t *leaders; /* by term: id of the one leader, 0: none yet */
     size_t leaders_cap;
     struct applied_entry *applied; /* by index */

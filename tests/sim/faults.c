@@ -49,7 +49,10 @@ void faults_draw(struct faults *f, struct sim *s)
     f->slow_disk_factor = 10 + (unsigned)below(f, 1000);
     f->drift_permille = chance(f, 30) ? (unsigned)below(f, 50) : 0;
     f->crash_in_start_percent = chance(f, 40) ? 20 : 0;
-    f->snapshot_entries = chance(f, 50) ? 20 + below(f, 200) : 10000;
+    f->snapshot_entries = chance(f, 60) ? 5 + below(f, 100) : 10000;
+    f->checkpoint_pages = chance(f, 70) ? 10 + below(f, 60) : 500;
+    f->lease_checkpoint_ms = 1000 + below(f, 4000);
+    f->compact_percent = chance(f, 60) ? 1 + (unsigned)below(f, 6) : 0;
     f->segment_bytes = chance(f, 50) ? 16 * 1024 : 128 * 1024;
     f->client_count = 2 + below(f, CLIENTS_MAX - 2);
     f->think_ms = 40 + below(f, 120);

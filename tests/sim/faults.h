@@ -43,7 +43,9 @@ struct faults {
     unsigned crash_in_start_percent;
     /* Configuration and load. */
     uint64_t snapshot_entries;
-    size_t segment_bytes, client_count;
+    size_t segment_bytes, checkpoint_pages, client_count;
+    uint64_t lease_checkpoint_ms;
+    unsigned compact_percent; /* of requests */
     uint64_t think_ms;
     unsigned slow_watch_percent;
     bool administration;

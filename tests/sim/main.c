@@ -1,6 +1,7 @@
 /* The simulator's command line: many seeds, each in a process of its own.
  *
  *     sim [--seeds N] [--seed S] [--minutes M] [--seconds T] [--nodes N] [--jobs J] [--trace]
+ *         [--until-failure]
  *
  * Seeds S, S + 1, ... until N are done or M minutes are over; T simulated seconds each. --seed alone runs
  * that one seed, --trace shows all that happens in it. Every 25th seed is run twice, and the two must
@@ -28,7 +29,7 @@ struct options {
     uint64_t seed, seeds, minutes;
     struct sim_options sim;
     size_t jobs;
-    bool trace;
+    bool trace, until_failure;
 };
 
 struct running {
@@ -161,8 +162,8 @@ static void run(const struct options *o, struct totals *t)
     uint64_t next = 0, running = 0;
     time_t begun = time(NULL);
     for (;;) {
-        bool over =
-            next == o->seeds || (o->minutes && (uint64_t)(time(NULL) - begun) >= o->minutes * 60);
+        bool over = next == o->seeds || (o->until_failure && t->failed) ||
+                    (o->minutes && (uint64_t)(time(NULL) - begun) >= o->minutes * 60);
         struct running *idle = over ? NULL : find(all, o->jobs, 0);
         if (idle) {
             start(o, idle, o->seed + next++);
@@ -186,17 +187,22 @@ static void run(const struct options *o, struct totals *t)
 static int usage(void)
 {
     fprintf(stderr, "usage: sim [--seeds N] [--seed S] [--minutes M] [--seconds T] [--nodes N] "
-                    "[--jobs J] [--trace]\n");
+                    "[--jobs J] [--trace] [--until-failure]\n");
     return 2;
 }
 
 static bool parse(int argc, char **argv, struct options *o)
 {
     static const struct option list[] = {
-        {"seeds", required_argument, NULL, 'n'},   {"seed", required_argument, NULL, 's'},
-        {"minutes", required_argument, NULL, 'm'}, {"seconds", required_argument, NULL, 't'},
-        {"nodes", required_argument, NULL, 'c'},   {"jobs", required_argument, NULL, 'j'},
-        {"trace", no_argument, NULL, 'v'},         {0},
+        {"seeds", required_argument, NULL, 'n'},
+        {"seed", required_argument, NULL, 's'},
+        {"minutes", required_argument, NULL, 'm'},
+        {"seconds", required_argument, NULL, 't'},
+        {"nodes", required_argument, NULL, 'c'},
+        {"jobs", required_argument, NULL, 'j'},
+        {"trace", no_argument, NULL, 'v'},
+        {"until-failure", no_argument, NULL, 'u'},
+        {0},
     };
     bool has_seed = false, has_count = false;
     int option;
@@ -225,6 +231,9 @@ static bool parse(int argc, char **argv, struct options *o)
             break;
         case 'v':
             o->trace = true;
+            break;
+        case 'u':
+            o->until_failure = true;
             break;
         default:
             return false;

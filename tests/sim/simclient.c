@@ -141,9 +141,11 @@ static enum simreq_kind draw_kind(struct clients *c)
         enum simreq_kind kind;
         unsigned weight;
     } table[] = {
-        {REQ_PUT, 32},   {REQ_GET, 30},    {REQ_CAS, 14},    {REQ_DELETE, 6},       {REQ_RANGE, 8},
-        {REQ_NESTED, 6}, {REQ_OLD_TXN, 2}, {REQ_COMPACT, 1}, {REQ_DELETE_RANGE, 1},
+        {REQ_PUT, 33},  {REQ_GET, 30},   {REQ_CAS, 14},    {REQ_DELETE, 6},
+        {REQ_RANGE, 8}, {REQ_NESTED, 6}, {REQ_OLD_TXN, 2}, {REQ_DELETE_RANGE, 1},
     };
+    if (simrng_chance(&c->rng, c->sim->faults.compact_percent))
+        return REQ_COMPACT;
     uint64_t draw = simrng_below(&c->rng, 100);
     for (size_t i = 0; i < ARRAY_LEN(table); i++) {
         if (draw < table[i].weight)
@@ -175,7 +177,7 @@ static void draw(struct simclient *c)
         q->expected = c->last_read[q->key];
     }
     if (q->kind == REQ_COMPACT)
-        q->revision = all->floor > 20 ? all->floor - (int64_t)simrng_below(&all->rng, 20) : 1;
+        q->revision = all->floor > 20 ? all->floor - (int64_t)simrng_below(&all->rng, 15) : 1;
     if (c->session && q->kind != REQ_GET && q->kind != REQ_RANGE) {
         q->client_id = c->client_id;
         q->client_seq = ++c->seq;

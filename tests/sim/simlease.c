@@ -5,6 +5,7 @@
 #define CALL_TIMEOUT_MS 2000
 /* An abandoned lease may live this much longer in quiet times: a change of leader starts it anew. */
 #define EXPIRY_SLACK (4 * SECOND)
+#define REIGN_SLACK (3 * SECOND)
 
 static void step(struct world *w, void *ctx, uint64_t token, uint64_t b);
 
@@ -50,7 +51,7 @@ static void abandon(struct holder *h)
     if (h->lease && !h->lease->abandoned_at)
         h->lease->abandoned_at = h->sim->world.now;
     h->lease = NULL;
-    step_after(h, simrng_below(&h->sim->leases.rng, 2000));
+    step_after(h, (h->sleeper ? 3000 : 0) + simrng_below(&h->sim->leases.rng, 2000));
 }
 
 static void on_granted(void *ctx, uint64_t token, const struct simanswer *a)
@@ -63,6 +64,11 @@ static void on_granted(void *ctx, uint64_t token, const struct simanswer *a)
         return;
     }
     h->lease->granted = true;
+    if (h->sleeper) {
+        extend(h->lease, h->asked_at + surely(h->sim, h->lease->ttl));
+        abandon(h);
+        return;
+    }
     extend(h->lease, h->asked_at + surely(h->sim, h->lease->ttl));
     step_after(h, 1);
 }
@@ -121,6 +127,9 @@ static void grant(struct holder *h)
         return;
     struct lease *lease = &l->all[l->count++];
     *lease = (struct lease){.id = (int64_t)l->count, .ttl = 2 + (int64_t)simrng_below(&l->rng, 4)};
+    lease->sleeper = h->sleeper;
+    if (h->sleeper)
+        lease->ttl = 12 + (int64_t)simrng_below(&l->rng, 15);
     h->lease = lease;
     h->has_key = false;
     h->keep_until = h->sim->world.now + simrng_below(&l->rng, 12 * SECOND);
@@ -165,11 +174,40 @@ void leases_start(struct leases *l, struct sim *s)
 {
     l->sim = s;
     l->rng = world_rng(&s->world, 4);
-    l->holder_count = 1 + simrng_below(&l->rng, LEASE_HOLDERS_MAX - 1);
+    l->holder_count = 2 + simrng_below(&l->rng, LEASE_HOLDERS_MAX - 1);
     for (size_t i = 0; i < l->holder_count; i++) {
-        l->holders[i] = (struct holder){.sim = s, .number = i};
+        l->holders[i] = (struct holder){.sim = s, .number = i, .sleeper = i == l->holder_count - 1};
         step_after(&l->holders[i], 500 + simrng_below(&l->rng, 2000));
     }
+}
+
+/* How much of its time a lease that nobody renews has certainly spent: all of the present leader's reign,
+ * and of the earlier ones what their checkpoints have saved. The slack is for what a leader does before it
+ * knows the leases, after it has lost its quorum, and for rounding up to seconds. */
+static uint64_t surely_spent(const struct leases *l, const struct lease *lease)
+{
+    const struct check *c = &l->sim->check;
+    uint64_t spent = 0, interval = l->sim->faults.lease_checkpoint_ms * MS;
+    for (size_t i = 0; i < c->reign_count; i++) {
+        const struct reign *r = &c->reigns[i];
+        uint64_t from = r->from > lease->abandoned_at ? r->from : lease->abandoned_at, to = r->to;
+        bool last = true;
+        for (size_t k = 0; k < c->reign_count; k++) {
+            if (c->reigns[k].term > r->term) {
+                last = false;
+                to = c->reigns[k].from < to ? c->reigns[k].from : to;
+            }
+        }
+        if (to < from + REIGN_SLACK)
+            continue;
+        uint64_t length = to - from - REIGN_SLACK;
+        uint64_t saved = length / interval * interval;
+        if (last)
+            spent += length;
+        else if (saved > SECOND)
+            spent += saved - SECOND;
+    }
+    return spent;
 }
 
 struct left {
@@ -188,7 +226,12 @@ static void check_left(void *ctx, int64_t id)
     if (lease->gone)
         world_fail(&l->sim->world, "member %llu has lease %lld, which was revoked",
                    (unsigned long long)left->node, (long long)id);
-    if (lease->abandoned_at &&
+    if (lease->sleeper && lease->granted &&
+        surely_spent(l, lease) > (uint64_t)lease->ttl * SECOND + 2 * SECOND)
+        world_fail(&l->sim->world, "lease %lld (%lld s) has lived for %llu s of leadership",
+                   (long long)id, (long long)lease->ttl,
+                   (unsigned long long)(surely_spent(l, lease) / SECOND));
+    if (!lease->sleeper && lease->abandoned_at &&
         now > lease->abandoned_at + (uint64_t)lease->ttl * SECOND + EXPIRY_SLACK)
         world_fail(&l->sim->world, "lease %lld (%lld s) was abandoned %llu ms ago and is there",
                    (long long)id, (long long)lease->ttl,

@@ -13,8 +13,9 @@ struct lease {
     int64_t id, ttl;
     uint64_t
         sure_until; /* no expiry may be applied before: from a grant or a renewal that succeeded */
-    uint64_t abandoned_at;
+    uint64_t abandoned_at; /* 0: kept, or nobody knows */
     bool granted, revoking, gone;
+    bool sleeper; /* a long one that nobody ever renews: only checkpoints bring it to its end */
 };
 
 struct holder {
@@ -22,7 +23,7 @@ struct holder {
     size_t number;
     struct lease *lease;
     uint64_t keep_until, token, asked_at, node;
-    bool has_key;
+    bool has_key, sleeper;
 };
 
 struct leases {
