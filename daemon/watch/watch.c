@@ -5,6 +5,7 @@
 
 #include "daemon/watch/hub.h"
 #include "lib/base/memory.h"
+#include "lib/base/mutant.h"
 
 struct watch_hub *watch_hub_new(struct mvcc *store)
 {
@@ -157,36 +158,52 @@ static void fall_behind(struct watcher *w, int64_t seen)
     list_append(&w->hub->behind, &w->link);
 }
 
-static void collect_members(struct range_group *g, struct list *to)
+struct groups {
+    struct range_group **items;
+    size_t count, cap;
+};
+
+static void groups_add(struct groups *all, struct range_group *g)
 {
-    LIST_FOR_EACH_SAFE(it, tmp, &g->members)
-    {
-        list_remove(it);
-        list_append(to, it);
+    if (all->count == all->cap) {
+        all->cap = all->cap ? 2 * all->cap : 64;
+        all->items = xrealloc(all->items, all->cap * sizeof(*all->items));
     }
+    all->items[all->count++] = g;
 }
 
-static void collect_tree(struct range_group *g, struct list *to)
+static void groups_add_tree(struct groups *all, struct range_group *g)
 {
     if (!g)
         return;
-    collect_tree(g->left, to);
-    collect_members(g, to);
-    collect_tree(g->right, to);
+    groups_add_tree(all, g->left);
+    groups_add(all, g);
+    groups_add_tree(all, g->right);
+}
+
+/* The group goes with its last member: the members are counted before. */
+static void group_falls_behind(struct range_group *g, int64_t seen)
+{
+    size_t members = 0;
+    LIST_FOR_EACH_SAFE(it, tmp, &g->members)
+    members++;
+    struct list *first = &g->members;
+    for (; members > 0; members--)
+        fall_behind(CONTAINER_OF(first->next, struct watcher, link), seen);
 }
 
 void watch_hub_store_replaced(struct watch_hub *h)
 {
     assert(h->touched_count == 0);
-    struct list all;
-    list_init(&all);
+    struct groups all = {0};
     for (size_t i = 0; i < h->synced.bucket_count; i++) {
         for (struct range_group *g = h->synced.buckets[i]; g; g = g->next)
-            collect_members(g, &all);
+            groups_add(&all, g);
     }
-    collect_tree(h->synced.root, &all);
-    LIST_FOR_EACH_SAFE(it, tmp, &all)
-    fall_behind(CONTAINER_OF(it, struct watcher, link), h->revision);
+    groups_add_tree(&all, h->synced.root);
+    for (size_t i = 0; i < all.count; i++)
+        group_falls_behind(all.items[i], h->revision);
+    free(all.items);
     h->revision = mvcc_revision(h->store);
 }
 
@@ -207,6 +224,8 @@ struct watcher *watch_start(struct watch_hub *h, const struct watch_spec *spec,
     h->watcher_count++;
     /* A start in the future waits as a synced watcher that wants nothing before it (e#20221). */
     w->next = spec->start_revision > 0 ? spec->start_revision : h->revision + 1;
+    if (MUTANT(watch_future_revision_old_events) && w->next > h->revision)
+        w->next = h->revision + 1;
     if (w->next > h->revision) {
         watcher_join(w);
     } else {
@@ -220,6 +239,8 @@ void watch_resume(struct watcher *w)
 {
     if (w->state != WATCHER_PAUSED)
         return;
+    if (MUTANT(watch_skips_slow)) /* e#17529 */
+        w->next = w->hub->revision + 1;
     if (w->next > w->hub->revision) {
         watcher_join(w);
         return;
@@ -246,6 +267,8 @@ void watch_cancel(struct watcher *w)
 
 int64_t watch_progress(const struct watcher *w)
 {
+    if (MUTANT(watch_progress_ahead)) /* e#15220 */
+        return w->hub->revision;
     if (w->state != WATCHER_SYNCED)
         return -1;
     /* Its events of the revision that is being delivered are still to come (e#15220). */

@@ -437,6 +437,26 @@ static void a_replaced_store_sets_everybody_back(void **state)
     stop(&s);
 }
 
+/* Seed 54: the first of two watchers of one range took the group with it, which the second one still
+ * pointed to, when a snapshot replaced the store. */
+static void watchers_of_one_range_survive_a_snapshot(void **state)
+{
+    (void)state;
+    static struct seen key1, key2, range1, range2;
+    start(&key1, "k", NULL, 0, false);
+    start(&key2, "k", NULL, 0, false);
+    start(&range1, "a", "z", 0, false);
+    start(&range2, "a", "z", 0, false);
+    watch_hub_store_replaced(hub);
+    work_all();
+    put1("k", "1");
+    struct seen *all[] = {&key1, &key2, &range1, &range2};
+    for (int i = 0; i < 4; i++) {
+        assert_string_equal(all[i]->text, "put k@2 ");
+        stop(all[i]);
+    }
+}
+
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -448,6 +468,7 @@ int main(void)
         T(history_then_live),
         T(a_slow_consumer_loses_nothing),
         T(a_future_start_gets_nothing_older),
+        T(watchers_of_one_range_survive_a_snapshot),
         T(a_compacted_start_is_told),
         T(a_slow_consumer_behind_a_compaction_is_told),
         T(progress_is_behind_events_of_the_revision_under_delivery),
