@@ -134,6 +134,11 @@ static struct handle *create_local(struct op *op, const struct place *p, bool pe
     struct handle *h = handle_new(c, inode_of(c, n, false), (int)op->flags, &op->who);
     node_settle(c, n);
     handle_truncate_all(h);
+    if (pending && (op->flags & (O_APPEND | O_TRUNC)) == O_APPEND) {
+        /* Others may make the file as well before this is saved: then it is theirs, and ours added. */
+        h->append = true;
+        h->whole = false;
+    }
     h->checked = !pending;
     return h;
 }
