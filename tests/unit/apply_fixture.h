@@ -68,8 +68,9 @@ static ProtobufCBinaryData data(const char *s)
 {
     if (!s)
         return (ProtobufCBinaryData){0};
-    return (ProtobufCBinaryData){strcmp(s, "\\0") == 0 ? 1 : strlen(s),
-                                 (uint8_t *)(strcmp(s, "\\0") == 0 ? "" : s)};
+    if (s[0] == '\\' && s[1] == '0' && s[2] == 0)
+        return (ProtobufCBinaryData){1, (uint8_t *)""}; /* the byte 0 */
+    return (ProtobufCBinaryData){strlen(s), (uint8_t *)s};
 }
 
 #define NEW(Type, init)                                                                            \
