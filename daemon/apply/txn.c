@@ -10,6 +10,7 @@
 struct path {
     struct buf taken;
     size_t at;
+    struct buf deletes; /* pointers to the deletions that were met so far, for check_put() */
 };
 
 struct branch {
@@ -130,14 +131,31 @@ static void decide(struct apply *a, const Etcdserverpb__TxnRequest *r, struct pa
 
 /* ---- checks before anything is done -------------------------------------------------------------- */
 
-static enum errc check_put(struct apply *a, const Etcdserverpb__RequestOp *op)
+/* A deletion of "everything from a key on" hides from etcd's check of duplicate keys, so that a put may
+ * follow it in the same transaction. One that keeps the deleted key's value then ends etcd's process, and
+ * again whenever it starts. Here it is the error that it ought to be. */
+static bool deleted_before(const struct path *p, struct bytes key)
 {
+    for (size_t at = 0; at < p->deletes.n; at += sizeof(void *)) {
+        const Etcdserverpb__DeleteRangeRequest *r;
+        memcpy(&r, p->deletes.p + at, sizeof(r));
+        struct mvcc_range range = message_range(r->key, r->range_end);
+        if (mvcc_range_has(&range, key))
+            return true;
+    }
+    return false;
+}
+
+static enum errc check_put(struct apply *a, const Etcdserverpb__RequestOp *op, struct path *p)
+{
+    if (op->request_case == OP(DELETE_RANGE))
+        buf_append(&p->deletes, &op->request_delete_range, sizeof(void *));
     if (op->request_case != OP(PUT))
         return ERR_OK;
     const Etcdserverpb__PutRequest *r = op->request_put;
     if (r->ignore_value || r->ignore_lease) {
         struct mvcc_kv *kv = mvcc_get(a->config.store, message_bytes(r->key), false);
-        bool missing = !kv || kv->tombstone;
+        bool missing = !kv || kv->tombstone || deleted_before(p, message_bytes(r->key));
         if (kv)
             mvcc_kv_unref(kv);
         if (missing)
@@ -148,8 +166,9 @@ static enum errc check_put(struct apply *a, const Etcdserverpb__RequestOp *op)
     return ERR_OK;
 }
 
-static enum errc check_range(struct apply *a, const Etcdserverpb__RequestOp *op)
+static enum errc check_range(struct apply *a, const Etcdserverpb__RequestOp *op, struct path *p)
 {
+    (void)p;
     if (op->request_case != OP(RANGE) || op->request_range->revision == 0)
         return ERR_OK;
     if (MUTANT(compacted_txn_diverges) && !a->answer)
@@ -162,14 +181,15 @@ static enum errc check_range(struct apply *a, const Etcdserverpb__RequestOp *op)
 }
 
 static enum errc check_ops(struct apply *a, const Etcdserverpb__TxnRequest *r, struct path *p,
-                           enum errc (*check)(struct apply *, const Etcdserverpb__RequestOp *))
+                           enum errc (*check)(struct apply *, const Etcdserverpb__RequestOp *,
+                                              struct path *))
 {
     bool succeeded;
     struct branch b = next_branch(r, p, &succeeded);
     enum errc code = ERR_OK;
     for (size_t i = 0; code == ERR_OK && i < b.count; i++) {
         code = b.ops[i]->request_case == OP(TXN) ? check_ops(a, b.ops[i]->request_txn, p, check)
-                                                 : check(a, b.ops[i]);
+                                                 : check(a, b.ops[i], p);
     }
     return code;
 }
@@ -249,5 +269,6 @@ enum errc kv_txn(struct apply *a, const Etcdserverpb__TxnRequest *r, struct aren
         *ret_response = m;
     }
     buf_free(&p.taken);
+    buf_free(&p.deletes);
     return code;
 }

@@ -136,6 +136,32 @@ static void a_transaction_takes_its_branch(void **state)
     }
 }
 
+/* The story: a deletion of "everything from k on" hides from etcd's check of duplicate keys, and this request
+ * panics every member of an etcd 3.4 cluster, and again at each restart. */
+static void a_put_that_keeps_what_was_just_deleted(void **state)
+{
+    struct fixture *f = *state;
+    put(f, "k", "v");
+    Etcdserverpb__PutRequest p = ETCDSERVERPB__PUT_REQUEST__INIT;
+    Etcdserverpb__DeleteRangeRequest d = ETCDSERVERPB__DELETE_RANGE_REQUEST__INIT;
+    Etcdserverpb__RequestOp ops[] = {ETCDSERVERPB__REQUEST_OP__INIT,
+                                     ETCDSERVERPB__REQUEST_OP__INIT};
+    Etcdserverpb__RequestOp *list[] = {&ops[0], &ops[1]};
+    Etcdserverpb__TxnRequest t = ETCDSERVERPB__TXN_REQUEST__INIT;
+    p.key = d.key = text_data("k");
+    d.range_end = (ProtobufCBinaryData){1, (uint8_t *)"\0"};
+    p.ignore_value = true;
+    ops[0].request_case = ETCDSERVERPB__REQUEST_OP__REQUEST_REQUEST_DELETE_RANGE;
+    ops[0].request_delete_range = &d;
+    ops[1].request_case = ETCDSERVERPB__REQUEST_OP__REQUEST_REQUEST_PUT;
+    ops[1].request_put = &p;
+    t.success = list;
+    t.n_success = 2;
+    expect_failure(f, call(f, "/etcdserverpb.KV/Txn", &t, &etcdserverpb__txn_response__descriptor),
+                   3, "etcdserver: key not found");
+    assert_int_equal(put(f, "k", "w"), 3); /* nothing was done, and all goes on */
+}
+
 /* More keys than one slice has; the answer is as of one revision. */
 static void a_large_range_is_whole(void **state)
 {
@@ -206,6 +232,7 @@ int main(void)
         TEST(garbage_is_answered),
         TEST(a_named_request_is_applied_once),
         TEST(a_transaction_takes_its_branch),
+        TEST(a_put_that_keeps_what_was_just_deleted),
         TEST(a_large_range_is_whole),
         TEST(a_restart_keeps_everything),
     };
