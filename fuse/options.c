@@ -37,6 +37,7 @@ const char options_usage[] =
 static const char *const local_default[] = {
     "sed??????",             /* sed -i */
     ".*.??????",             /* rsync */
+    "XX??????",              /* perl -i */
     ".*.sw?",                /* vim */
     ".*.sw?x",               /* vim, when it tries what the file system can do */
     "*.sw[a-p]",             /* vim */

@@ -340,7 +340,7 @@ static bool list_add(void *ctx, const char *name, const struct stat *st, uint64_
     size_t left = l->size - l->n, needed;
     if (l->sink.plus) {
         struct fuse_entry_param e = entry_of(st);
-        if (is_dots(name))
+        if (is_dots(name) || st->st_ino == UINT32_MAX)
             e.ino = 0; /* not looked up by being listed */
         needed = fuse_add_direntry_plus(l->req, l->p + l->n, left, name, &e, (off_t)next_offset);
     } else

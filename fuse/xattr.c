@@ -73,7 +73,7 @@ void core_getxattr(struct core *c, const struct caller *who, uint64_t ino, const
     struct inode *i = inode_find(c, ino);
     /* The kernel asks for security.capability before every write: no reason to ask the cluster. */
     if (who->replay || strncmp(name, "user.", 5) != 0 || (i && control_is(i))) {
-        core_fail(done, ctx, ENODATA);
+        core_fail(done, ctx, strncmp(name, "system.", 7) == 0 ? EOPNOTSUPP : ENODATA);
         return;
     }
     struct op *op = op_new(c, who, done, ctx, getxattr_run);
