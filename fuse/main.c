@@ -320,8 +320,7 @@ int main(int argc, char **argv)
     struct mount *m = &mount;
     struct error err;
     if (options_parse(argc, argv, &m->options, &err) != ERR_OK) {
-        fprintf(stderr, "quorumfs: %s\n%s", err.message,
-                argc < 2 ? options_usage : "quorumfs --help shows how it is called\n");
+        fprintf(stderr, "quorumfs: %s (quorumfs --help shows how it is called)\n", err.message);
         return 2;
     }
     if (m->options.help || m->options.version) {

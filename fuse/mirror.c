@@ -228,14 +228,15 @@ static void apply_revision(struct core *c, const struct store_event *events, siz
     if (c->remote)
         events_find_rename(c, events, count, &rename);
     c->suppress = rename.found;
-    /* What appears with its file is in force when the file is announced, what goes with it goes unheard. */
-    for (int pass = 0; pass < 3; pass++)
+    /* What comes goes before what leaves, so that a directory in which a file changes its name is never
+     * empty; and metadata around its files: in force when they are announced, gone unheard with them. */
+    for (int pass = 0; pass < 4; pass++)
         for (size_t i = 0; i < count; i++) {
             const struct store_event *e = &events[i];
             if (!bytes_starts_with(e->kv.key, buf_bytes(&c->prefix)))
                 continue;
             struct bytes key = below_prefix(c, e->kv.key);
-            int turn = !meta_key_reserved(key) ? 1 : e->deletion ? 2 : 0;
+            int turn = meta_key_reserved(key) ? (e->deletion ? 3 : 0) : (e->deletion ? 2 : 1);
             if (turn == pass)
                 mirror_apply(c, key, e->deletion ? NULL : &e->kv, NULL, e->kv.mod_revision);
         }

@@ -9,7 +9,8 @@
 /* Many writers close all the same: what they wrote so far is not published then (save_commit). */
 static void refuse(struct op *op, int error)
 {
-    op->h->refused = error;
+    if (!op->h->append) /* what was appended before is whole in itself */
+        op->h->refused = error;
     op_fail(op, error);
 }
 

@@ -193,6 +193,33 @@ static void test_appends_lose_no_line(void **state)
     fake_free(f);
 }
 
+/* Two mounts make the same log at the same time: the first line of each stays. */
+static void test_appends_to_a_new_file(void **state)
+{
+    (void)state;
+    struct fake *f = begin();
+    uint64_t fh = fake_open(f, "log", O_WRONLY | O_CREAT | O_APPEND);
+    assert_int_equal(fake_write(f, fh, 0, "mine"), 0);
+    fake_put(f, "/log", "theirs+");
+    assert_int_equal(fake_close(f, fh), 0);
+    assert_string_equal(fake_get(f, "/log"), "theirs+mine");
+    fake_free(f);
+}
+
+/* dd of too much: the part that fitted is not the file. */
+static void test_part_of_what_is_too_large_is_not_published(void **state)
+{
+    (void)state;
+    struct fake *f = begin();
+    uint64_t fh = fake_open(f, "large", O_WRONLY | O_CREAT | O_TRUNC);
+    assert_int_equal(fake_write(f, fh, 0, "fits"), 0);
+    assert_int_equal(fake_write(f, fh, 3 << 20, "not"), EFBIG);
+    assert_int_equal(fake_close(f, fh), EFBIG);
+    assert_string_equal(fake_get(f, "/large"), "-");
+    assert_string_equal(fake_cat(f, unsaved_name(f)), "fits");
+    fake_free(f);
+}
+
 static void test_open_log_commits_when_idle(void **state)
 {
     (void)state;
@@ -410,6 +437,8 @@ int main(void)
         cmocka_unit_test(test_truncation_through_the_handle),
         cmocka_unit_test(test_truncate_without_a_handle),
         cmocka_unit_test(test_appends_lose_no_line),
+        cmocka_unit_test(test_appends_to_a_new_file),
+        cmocka_unit_test(test_part_of_what_is_too_large_is_not_published),
         cmocka_unit_test(test_open_log_commits_when_idle),
         cmocka_unit_test(test_first_write_checks_the_quorum),
         cmocka_unit_test(test_too_large),
