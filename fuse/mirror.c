@@ -388,7 +388,7 @@ static void load_finish(struct load *l, enum errc code, const char *text)
         c->revision = l->revision > c->revision ? l->revision : c->revision;
         c->backend->watch(c->backend, buf_bytes(&c->prefix), buf_bytes(&c->prefix_end),
                           l->revision + 1, &watch_handler, c);
-    } else
+    } else if (!l->done) /* the first load: its caller tells */
         log_warn("mirror", "reading the prefix failed: %s", text ? text : errc_text(code));
     if (l->done)
         l->done(l->ctx, code, text);
