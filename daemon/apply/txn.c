@@ -177,7 +177,7 @@ static enum errc check_range(struct apply *a, const Etcdserverpb__RequestOp *op,
     int64_t compacted = mvcc_compact_revision(a->config.store);
     if (revision > mvcc_revision(a->config.store))
         return ERR_FUTURE_REV;
-    return revision < (compacted ? compacted : -1) ? ERR_COMPACTED : ERR_OK;
+    return revision < compacted ? ERR_COMPACTED : ERR_OK;
 }
 
 static enum errc check_ops(struct apply *a, const Etcdserverpb__TxnRequest *r, struct path *p,

@@ -234,8 +234,7 @@ int64_t mvcc_revision(const struct mvcc *m)
 
 int64_t mvcc_compact_revision(const struct mvcc *m)
 {
-    int64_t revision = m->in_entry ? m->entry.compact_revision : m->applied.compact_revision;
-    return revision > 0 ? revision : 0;
+    return m->in_entry ? m->entry.compact_revision : m->applied.compact_revision;
 }
 
 uint64_t mvcc_applied_index(const struct mvcc *m)

@@ -131,7 +131,7 @@ void mvcc_end(struct mvcc *m, const struct mvcc_change **ret_changes, size_t *re
 /* ---- Reading ----------------------------------------------------------------------------------- */
 
 int64_t mvcc_revision(const struct mvcc *m);         /* current; 1 for an empty store, as etcd's */
-int64_t mvcc_compact_revision(const struct mvcc *m); /* 0: none, as the last compaction asked */
+int64_t mvcc_compact_revision(const struct mvcc *m); /* as the last one asked; -1: none */
 uint64_t mvcc_applied_index(const struct mvcc *m);
 uint64_t mvcc_applied_term(const struct mvcc *m);
 uint64_t mvcc_durable_index(const struct mvcc *m); /* see `durable` above */

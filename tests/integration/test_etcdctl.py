@@ -127,7 +127,10 @@ class Etcdctl(TestCase):
 
     def test_members_status_health(self):
         cluster = self.cluster(3)
-        members = json.loads(cluster.ctl("member", "list", "-w", "json").stdout)["members"]
+        def named():  # a member tells its name and its client URLs once it has joined
+            answer = json.loads(cluster.ctl("member", "list", "-w", "json").stdout)["members"]
+            return answer if all(m.get("clientURLs") for m in answer) else None
+        members = wait_for(named, "all members to be started")
         self.assertEqual({m["name"] for m in members}, {"m1", "m2", "m3"})
         self.assertEqual({m["clientURLs"][0] for m in members},
                          {n.client_url for n in cluster.nodes})
