@@ -152,7 +152,8 @@ static enum errc start_core(struct replica *r, const struct wal_recovered *f, st
         .heartbeat_ticks = 1,
         .inflight_messages_max = INFLIGHT_MESSAGES_MAX,
         .inflight_bytes_max = INFLIGHT_BYTES_MAX,
-        .message_bytes_max = MESSAGE_BYTES_MAX,
+        .message_bytes_max =
+            r->config.append_bytes_max ? r->config.append_bytes_max : MESSAGE_BYTES_MAX,
         .uncommitted_bytes_max = UNCOMMITTED_BYTES_MAX,
         .committed_batch_max = APPLY_ENTRIES_A_POLL,
         .random = draw,

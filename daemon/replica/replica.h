@@ -63,6 +63,7 @@ struct replica_config {
     uint64_t quota_bytes;
     uint64_t request_timeout_ms;   /* 0: 5 s + 2 election timeouts, as etcd */
     size_t wal_segment_bytes;      /* 0: default */
+    size_t append_bytes_max;       /* entries in one message to a member; 0: 1 MiB */
     size_t store_checkpoint_pages; /* 0: mvcc_config's default */
     uint64_t lease_checkpoint_ms;  /* between checkpoints of long leases; 0: 5 min, as etcd */
     /* Keep the history until a client compacts it. Otherwise the leader compacts the older half of it

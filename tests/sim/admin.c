@@ -107,15 +107,15 @@ static void take_away(struct admin *a, struct simnode *at)
 static void decide(struct admin *a, struct simnode *at)
 {
     struct sim *s = a->sim;
-    uint64_t draw = simrng_below(&a->rng, 100);
-    if (s->calm)
+    if (s->calm || !simrng_chance(&a->rng, s->faults.administration))
         return;
-    if (draw < 5 && s->node_count < SIM_MEMBERS_MAX && voters(at) < 7) {
+    uint64_t draw = simrng_below(&a->rng, 100);
+    if (draw < 35 && s->node_count < SIM_MEMBERS_MAX && voters(at) < 7) {
         add(a, at);
-    } else if (draw < 10 && voters(at) > 2) {
+    } else if (draw < 65 && voters(at) > 2) {
         uint64_t id = 1 + simrng_below(&a->rng, s->node_count);
         a->leaving = find_member(at, id) ? id : 0;
-    } else if (draw < 20) {
+    } else {
         a->transfers++;
         TRACE1(&s->world, "n%llu is asked to hand over", at->id);
         replica_transfer_leader(at->replica, 0);

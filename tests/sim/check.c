@@ -85,6 +85,25 @@ static void check_leader(struct simnode *n, const struct raft *r)
     c->reigns = grow(c->reigns, &c->reign_cap, c->reign_count, sizeof(*c->reigns));
     c->reigns[c->reign_count++] = (struct reign){n->id, r->term, now, now};
     check_completeness(n, r);
+    faults_new_leader(n);
+}
+
+/* What a leader counts as replicated is on that member's disk, and nothing but a later term may take it
+ * away. A member whose disk was harmed can't be held to it. */
+static void check_promises(struct simnode *n, const struct raft *r)
+{
+    for (size_t i = 0; r->role == RAFT_LEADER && i < r->peer_count; i++) {
+        const struct raft_progress *p = &r->peers[i];
+        const struct simnode *other = sim_node(n->sim, p->id);
+        if (!other || !other->replica || other->fatal || other->damaged)
+            continue;
+        const struct raft *o = other->replica->raft;
+        if (o->term == r->term && o->persisted < p->match)
+            world_fail(&n->sim->world,
+                       "member %llu has %llu entries on its disk, but has acknowledged %llu to "
+                       "leader %llu of term %llu",
+                       (ull)p->id, (ull)o->persisted, (ull)p->match, (ull)n->id, (ull)r->term);
+    }
 }
 
 /* ---- Log Matching ------------------------------------------------------------------------------- */
@@ -203,6 +222,7 @@ void check_node(struct simnode *n)
         world_fail(w, "member %llu went back to revision %lld", (ull)n->id, (long long)revision);
     n->revision_seen = revision;
     check_leader(n, r);
+    check_promises(n, r);
     check_log(n, r);
     check_applied(n, r);
 }

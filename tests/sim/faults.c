@@ -51,13 +51,15 @@ void faults_draw(struct faults *f, struct sim *s)
     f->crash_in_start_percent = chance(f, 40) ? 20 : 0;
     f->snapshot_entries = chance(f, 60) ? 5 + below(f, 100) : 10000;
     f->checkpoint_pages = chance(f, 70) ? 10 + below(f, 60) : 500;
+    f->append_bytes_max = chance(f, 40) ? 1 : 0; /* entry by entry */
+    f->chase_percent = chance(f, 30) ? 30 + (unsigned)below(f, 70) : 0;
     f->lease_checkpoint_ms = 1000 + below(f, 4000);
     f->compact_percent = chance(f, 60) ? 1 + (unsigned)below(f, 6) : 0;
     f->segment_bytes = chance(f, 50) ? 16 * 1024 : 128 * 1024;
     f->client_count = 2 + below(f, CLIENTS_MAX - 2);
     f->think_ms = 40 + below(f, 120);
     f->slow_watch_percent = chance(f, 50) ? (unsigned)below(f, 10) : 0;
-    f->administration = chance(f, 50);
+    f->administration = !chance(f, 50) ? 0 : chance(f, 50) ? 15 : 90;
 }
 
 /* ---- machines ----------------------------------------------------------------------------------- */
@@ -247,6 +249,38 @@ static void on_links(struct faults *f, enum fault_kind kind)
     else if (a != b)
         s->net.links[a][b].slow = s->net.links[b][a].slow = 50 * MS + below(f, SECOND);
     world_after(&s->world, 500 * MS + below(f, 7 * SECOND), on_heal, f, f->partitions, 0);
+}
+
+static void cut_off(struct faults *f, struct simnode *n)
+{
+    f->partitions++;
+    for (uint64_t id = 1; id <= f->sim->node_count; id++) {
+        if (id != n->id && chance(f, 75))
+            cut_pair(f, n->id, id, true);
+    }
+    world_after(&f->sim->world, 200 * MS + below(f, 3 * SECOND), on_heal, f, f->partitions, 0);
+}
+
+static void on_chase(struct world *w, void *ctx, uint64_t how, uint64_t boot)
+{
+    struct simnode *n = ctx;
+    if (n->sim->calm || !simnode_awake(n, on_chase, how, boot))
+        return;
+    TRACE2(w, "n%llu is struck soon after its election: %llu", n->id, how);
+    if (how == 0)
+        simnode_crash(n, true);
+    else if (how == 1)
+        simnode_pause(n, 500 * MS + below(&n->sim->faults, 3 * SECOND));
+    else
+        cut_off(&n->sim->faults, n);
+}
+
+void faults_new_leader(struct simnode *n)
+{
+    struct faults *f = &n->sim->faults;
+    if (n->sim->calm || !chance(f, f->chase_percent))
+        return;
+    simnode_after(n, below(f, chance(f, 50) ? 20 * MS : 300 * MS), on_chase, below(f, 3));
 }
 
 /* ---- time --------------------------------------------------------------------------------------- */

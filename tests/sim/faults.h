@@ -41,19 +41,22 @@ struct faults {
     unsigned power_percent; /* of crashes: the power failed */
     unsigned slow_disk_factor, drift_permille;
     unsigned crash_in_start_percent;
+    unsigned chase_percent; /* of elections: the new leader is struck within its first moments */
     /* Configuration and load. */
     uint64_t snapshot_entries;
     size_t segment_bytes, checkpoint_pages, client_count;
     uint64_t lease_checkpoint_ms;
+    size_t append_bytes_max;
     unsigned compact_percent; /* of requests */
     uint64_t think_ms;
     unsigned slow_watch_percent;
-    bool administration;
+    unsigned administration; /* how often the operator changes something, percent of his steps */
 };
 
 void faults_draw(struct faults *f, struct sim *s);
 void faults_start(struct faults *f);
 void faults_stop(struct faults *f);          /* all machines run, all links are whole */
 void faults_before_start(struct simnode *n); /* it may crash while it starts */
+void faults_new_leader(struct simnode *n);   /* it has just been elected */
 
 #endif

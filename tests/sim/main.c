@@ -10,6 +10,7 @@
 #include <getopt.h>
 #include <poll.h>
 #include <signal.h>
+#include <sqlite3.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -70,6 +71,8 @@ static _Noreturn void run_child(const struct options *o, uint64_t seed, int out)
     for (size_t i = 0; i < ARRAY_LEN(signals); i++)
         signal(signals[i], on_signal);
     alarm(SEED_SECONDS_MAX);
+    sqlite3_config(SQLITE_CONFIG_SINGLETHREAD);
+    sqlite3_config(SQLITE_CONFIG_MEMSTATUS, 0);
     sim_run(&options, &result, &dying_world);
     if (write(out, &result, sizeof(result)) != sizeof(result))
         _exit(3);

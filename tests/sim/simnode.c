@@ -231,6 +231,7 @@ static void fill_config(struct simnode *n, struct replica_config *c, struct repl
         .election_ticks = NODE_ELECTION_TICKS,
         .snapshot_entries = s->faults.snapshot_entries,
         .wal_segment_bytes = s->faults.segment_bytes,
+        .append_bytes_max = s->faults.append_bytes_max,
         .store_checkpoint_pages = s->faults.checkpoint_pages,
         .lease_checkpoint_ms = s->faults.lease_checkpoint_ms,
         .txn_ops_max = APPLY_TXN_OPS_MAX_DEFAULT,
