@@ -1,6 +1,5 @@
 #include "daemon/store/tables.h"
 
-#include "lib/base/mutant.h"
 
 #include <assert.h>
 #include <stdio.h>
@@ -306,8 +305,6 @@ static enum errc load_revisions(struct db *db, struct keyindex *index, struct su
     }
     if (code == ERR_OK && rc != SQLITE_DONE)
         code = db_error(db, "read the revisions", err);
-    if (MUTANT(revision_lowered_after_compaction_crash) && last) /* e#17780 */
-        db->state.revision = rev_main(last);
     sqlite3_reset(s);
     return code;
 }

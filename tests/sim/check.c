@@ -291,6 +291,7 @@ void check_snapshot_installed(struct simnode *n)
     n->applied_checked = mvcc_applied_index(store);
     model_compare(&n->sim->model, n->id, store, mvcc_revision(store));
     observe(n);
+    faults_snapshot_installed(n);
 }
 
 /* ---- the end ------------------------------------------------------------------------------------ */

@@ -283,6 +283,13 @@ void faults_new_leader(struct simnode *n)
     simnode_after(n, below(f, chance(f, 50) ? 20 * MS : 300 * MS), on_chase, below(f, 3));
 }
 
+void faults_snapshot_installed(struct simnode *n)
+{
+    struct faults *f = &n->sim->faults;
+    if (!n->sim->calm && chance(f, f->crash_in_start_percent))
+        simdisk_power_off_at(n->disk, 1 + below(f, 8));
+}
+
 /* ---- time --------------------------------------------------------------------------------------- */
 
 static void schedule(struct faults *f, enum fault_kind kind)

@@ -55,8 +55,9 @@ struct faults {
 
 void faults_draw(struct faults *f, struct sim *s);
 void faults_start(struct faults *f);
-void faults_stop(struct faults *f);          /* all machines run, all links are whole */
-void faults_before_start(struct simnode *n); /* it may crash while it starts */
-void faults_new_leader(struct simnode *n);   /* it has just been elected */
+void faults_stop(struct faults *f);                /* all machines run, all links are whole */
+void faults_before_start(struct simnode *n);       /* it may crash while it starts */
+void faults_new_leader(struct simnode *n);         /* it has just been elected */
+void faults_snapshot_installed(struct simnode *n); /* in the store, and not yet in the log */
 
 #endif
