@@ -142,6 +142,9 @@ static void writes_and_syncs(struct fake_world *world, struct client_watch *w, s
     assert_false(s->disordered);
 }
 
+/* Longer than a busy machine needs to start etcd again: the lease must outlive the crash. */
+#define LEASE_TTL_S 60
+
 static void on_granted(void *ctx, enum errc code, int64_t id)
 {
     assert_int_equal(code, ERR_OK);
@@ -170,7 +173,8 @@ static void test_etcd(void **state)
     assert_false(client_is_quorumd(world.client));
     writes_and_syncs(&world, w, &s);
 
-    struct client_lease *l = client_lease_start(world.client, 2, on_granted, on_lost, &lease);
+    struct client_lease *l =
+        client_lease_start(world.client, LEASE_TTL_S, on_granted, on_lost, &lease);
     RUN_UNTIL(&world.loop, lease > 0);
 
     /* A crash: the watch goes on where it was. */
@@ -180,14 +184,16 @@ static void test_etcd(void **state)
     ask_put(world.client, "k", "after", 0, &a);
     RUN_UNTIL(&world.loop, a.count);
     assert_int_equal(a.code, ERR_OK);
-    sync_point(&world, w);
+    /* Not after a sync point: on a watch that has just been resumed, the progress answers of etcd before 3.4.25
+     * can overtake events however long one waits (etcd-io/etcd#15220; see client_watch_sync). */
+    RUN_UNTIL(&world.loop, s.last_event >= a.revision);
     assert_int_equal(s.last_event, a.revision);
     assert_int_equal(s.events, 201);
     assert_false(s.disordered);
 
     /* History from a past revision, and one that is gone. */
     struct client_watch *h = watch_all(&world, 2, &late);
-    sync_point(&world, h);
+    RUN_UNTIL(&world.loop, late.last_event >= a.revision);
     assert_int_equal(late.events, 201);
     client_watch_stop(h);
     Etcdserverpb__CompactionRequest q = ETCDSERVERPB__COMPACTION_REQUEST__INIT;
