@@ -3,12 +3,27 @@
 
 #include "fuse/state.h"
 
-struct inode *inode_find(struct core *c, uint64_t ino)
+static struct inode *find(struct core *c, uint64_t ino)
 {
     for (struct hash_link *l = hash_chain(&c->inodes, ino); l; l = l->next)
         if (l->hash == ino)
             return CONTAINER_OF(l, struct inode, link);
     return NULL;
+}
+
+/* Whether the file has become a link, or a link a file: somebody has replaced it. */
+static bool other_type(const struct inode *i)
+{
+    return i->node && !i->is_dir && i->is_link != node_meta_file(i->node)->symlink;
+}
+
+struct inode *inode_find(struct core *c, uint64_t ino)
+{
+    struct inode *i = find(c, ino);
+    if (!i || !other_type(i))
+        return i;
+    inode_detach(c, i, false);
+    return find(c, ino);
 }
 
 /* Stable over mounts of the same source at the same place, and unlike those of other mounts: holders.h tells
@@ -18,7 +33,7 @@ uint64_t inode_number(struct core *c, const void *identity, size_t n)
     uint64_t ino = hash_bytes(c->identity_hash, identity, n);
     for (;;) {
         ino &= INT64_MAX;
-        if (ino > CORE_ROOT_INO && !inode_find(c, ino))
+        if (ino > CORE_ROOT_INO && !find(c, ino))
             return ino;
         ino = hash_bytes(ino, "next", 4);
     }
@@ -55,15 +70,32 @@ void inode_attach(struct core *c, struct inode *i, struct node *n)
 struct inode *inode_of(struct core *c, struct node *n, bool is_dir)
 {
     struct inode *i = is_dir ? n->dir_inode : n->file_inode;
-    if (i)
+    if (i && !other_type(i))
         return i;
+    if (i)
+        inode_detach(c, i, false);
     struct buf path = {0};
     node_path(n, is_dir, &path);
     buf_append(&path, is_dir ? "/" : "", is_dir ? 1 : 0);
     i = inode_new(c, is_dir, path.p, path.n);
     buf_free(&path);
+    i->is_link = !is_dir && node_meta_file(n)->symlink;
     inode_attach(c, i, n);
     return i;
+}
+
+/* A file that is not saved yet is its handles' matter alone once it has lost its place. The caller settles the
+ * node. */
+static void leave_pending(struct inode *i, struct node *n)
+{
+    LIST_FOR_EACH_SAFE(it, next, &i->handles)
+    {
+        struct handle *h = CONTAINER_OF(it, struct handle, link);
+        if (!h->meta)
+            meta_copy(&n->local->meta, handle_meta(h));
+    }
+    local_file_free(n->local);
+    n->local = NULL;
 }
 
 void inode_detach(struct core *c, struct inode *i, bool unlinked)
@@ -78,6 +110,8 @@ void inode_detach(struct core *c, struct inode *i, bool unlinked)
     i->unlinked = unlinked;
     i->node = NULL;
     *(i->is_dir ? &n->dir_inode : &n->file_inode) = NULL;
+    if (!i->is_dir && n->local && n->local->pending)
+        leave_pending(i, n);
     inode_release(c, i);
 }
 
@@ -234,7 +268,7 @@ void inode_stat(struct core *c, const struct inode *i, struct stat *ret_st)
         st.st_size = 4096;
         set_times(&st, m->has_mtime ? m->mtime_ns : n->dir_mtime_ns);
     } else {
-        st.st_mode = m->symlink    ? S_IFLNK | 0777
+        st.st_mode = i->is_link    ? S_IFLNK | 0777
                      : m->has_mode ? S_IFREG | m->mode
                                    : S_IFREG | c->options.file_mode;
         if (kv)

@@ -13,6 +13,15 @@ static void reply_created(struct op *op, struct node *n, bool is_dir, struct han
     i->lookups++;
     inode_view_set(c, i, op->ino, op->name);
     inode_stat(c, i, &reply.st);
+    if ((reply.st.st_mode ^ op->mode) &
+        S_IFMT) { /* replaced already: the kernel takes it for an error */
+        i->lookups--;
+        if (h)
+            handle_free(c, h);
+        inode_release(c, i);
+        op_fail(op, ESTALE);
+        return;
+    }
     op_reply(op, &reply);
 }
 
@@ -117,6 +126,10 @@ static void open_existing(struct op *op, const struct place *p)
     }
     if (op_waits_for_inode(op, i))
         return;
+    if (node_meta_file(p->node)->symlink) { /* the kernel looks again, and follows it */
+        op_fail(op, ESTALE);
+        return;
+    }
     struct handle *h = handle_new(c, i, (int)op->flags, &op->who);
     if (op->flags & O_TRUNC)
         handle_truncate_all(h);

@@ -313,6 +313,22 @@ static void backup_value(struct op *op)
 
 /* ---- Directories ------------------------------------------------------------------------------------ */
 
+/* What moved with the directory and is not in the transaction had been deleted elsewhere before it: the event
+ * of that is still to come, and names the old place. */
+static void drop_older(struct core *c, struct op *op, int64_t revision)
+{
+    int error = 0;
+    struct node *dir = dir_node(c, op->ino2, &error);
+    struct node *moved = dir ? node_child(c, dir, bytes_str(op->name2)) : NULL;
+    struct key_list keys = {0};
+    if (moved)
+        tree_keys(moved, &keys);
+    for (size_t i = 0; i < keys.count; i++)
+        if (keys.keys[i].mod_revision < revision)
+            mirror_apply(c, keys.keys[i].key, NULL, NULL, revision);
+    key_list_free(&keys);
+}
+
 static void dir_renamed(struct op *op, const struct store_txn_result *r)
 {
     struct core *c = op->c;
@@ -346,6 +362,7 @@ static void dir_renamed(struct op *op, const struct store_txn_result *r)
             inode_view_set(c, i, op->ino2, op->name2);
     }
     mirror_apply_txn(c, &op->txn, r);
+    drop_older(c, op, r->revision);
     /* Nothing older brings the old keys back: they are in the guards. */
     for (size_t k = 0; k < op->txn.compare_count; k++) {
         struct store_compare *guard = &op->txn.compares[k];

@@ -122,6 +122,7 @@ void replayed_rename(struct core *c, uint64_t parent, const char *name, uint64_t
         inode_attach(c, i, p.node);
         if (i->is_dir)
             adopt_below(c, i);
+        node_settle(c, p.node);
     }
     core_fail(done, ctx, 0);
 }

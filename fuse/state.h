@@ -101,6 +101,7 @@ struct inode {
     struct hash_link link;
     uint64_t lookups;
     bool is_dir;
+    bool is_link;      /* a symbolic link: the kernel takes no other type for the same number */
     struct node *node; /* NULL: gone, or a control inode */
     bool unlinked;     /* gone by this mount's doing: what is unsaved of it is dropped */
     struct buf
@@ -332,6 +333,8 @@ uint64_t inode_number(struct core *c, const void *identity, size_t n);
 
 void mirror_start(struct core *c, void (*done)(void *ctx, enum errc code, const char *text),
                   void *ctx);
+extern const struct store_watch_handler mirror_watch;
+struct bytes below_prefix(const struct core *c, struct bytes key);
 void mirror_tick(struct core *c); /* begins a lost load again */
 void mirror_free(struct core *c);
 /* One change of a key below the prefix. kv NULL: deleted at `revision`. value: its content if somebody has

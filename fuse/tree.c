@@ -165,6 +165,8 @@ void node_settle(struct core *c, struct node *n)
             inode_detach(c, n->file_inode, false);
         if (n->dir_inode && now != NODE_DIR)
             inode_detach(c, n->dir_inode, false);
+        if (node_now(n) != now) /* what was not saved yet went with its inode */
+            continue;
         if (node_is_idle(n)) {
             node_unlink(c, n);
             node_free(c, n);

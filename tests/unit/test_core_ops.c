@@ -243,6 +243,23 @@ static void test_rename_directory(void **state)
     fake_free(f);
 }
 
+/* A file was deleted elsewhere, and its event is still on its way, when its directory is renamed here. */
+static void test_rename_directory_ahead_of_a_deletion(void **state)
+{
+    (void)state;
+    struct fake *f = begin(KEYS("/d/1", "/d/2"));
+    fake_walk(f, "d");
+    const struct store_watch_handler *handler = f->handler;
+    f->handler = NULL;
+    fake_delete(f, "/d/2");
+    fake_begin_op(f);
+    core_rename(f->core, &fake_me, CORE_ROOT_INO, "d", CORE_ROOT_INO, "e", 0, fake_done, f);
+    assert_int_equal(fake_end_op(f), 0);
+    f->handler = handler;
+    assert_string_equal(fake_list(f, "e"), "1");
+    fake_free(f);
+}
+
 /* ---- Metadata --------------------------------------------------------------------------------------- */
 
 static int chmod_path(struct fake *f, const char *path, uint32_t mode)
@@ -326,6 +343,23 @@ static void test_symlink(void **state)
     fake_free(f);
 }
 
+/* A link is renamed over a file elsewhere: for the kernel that is another inode. */
+static void test_link_replaces_file(void **state)
+{
+    (void)state;
+    struct fake *f = begin(KEYS("/f"));
+    uint64_t file = fake_walk(f, "f");
+    struct fake_answer *events = fake_begin(f);
+    fake_store_put(f, bytes_str("/f"), bytes_str("target"), 0, events);
+    fake_store_put(f, bytes_str("/.quorumfs/meta/f"), bytes_str("type=symlink\n"), 0, events);
+    fake_run(f);
+    assert_int_equal(
+        FAKE_OP(f, core_getattr(f->core, &fake_me, file, CORE_NO_HANDLE, fake_done, f)), ESTALE);
+    assert_int_not_equal(fake_walk(f, "f"), file);
+    assert_true(S_ISLNK(f->reply.st.st_mode));
+    fake_free(f);
+}
+
 static void test_xattrs(void **state)
 {
     (void)state;
@@ -369,10 +403,12 @@ int main(void)
         cmocka_unit_test(test_rename_file),
         cmocka_unit_test(test_exchange),
         cmocka_unit_test(test_rename_directory),
+        cmocka_unit_test(test_rename_directory_ahead_of_a_deletion),
         cmocka_unit_test(test_metadata),
         cmocka_unit_test(test_metadata_of_an_earlier_life),
         cmocka_unit_test(test_times_by_hand_end_with_the_next_save),
         cmocka_unit_test(test_symlink),
+        cmocka_unit_test(test_link_replaces_file),
         cmocka_unit_test(test_xattrs),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
