@@ -1,10 +1,12 @@
 """A cluster keeps what it acknowledged while members die, and says so when it can't."""
+import os
 import random
 import signal
+import subprocess
 import threading
 import time
 
-from harness import TestCase, etcdctl, scaled, wait_for
+from harness import BUILD, PATIENCE_S, SANITIZED, TestCase, etcdctl, scaled, wait_for
 
 
 class Writer(threading.Thread):
@@ -125,6 +127,37 @@ class ClusterTest(TestCase):
             node.start()
             cluster.wait_healthy()
         self.assertEqual(self.values(node, "/restart/"), set(range(rounds)))
+
+    def test_log_store_and_memory_stay_bounded(self):
+        """As many puts as an hour of fifty a second brings: what is kept is bounded by quota and margins."""
+        quota = 64 << 20
+        cluster = self.cluster(1, flags=["--quota-backend-bytes", str(quota)])
+        node = cluster.nodes[0]
+
+        def load(puts):
+            """Runs the load client until the revision has grown by so many."""
+            goal = node.status()["header"]["revision"] + puts
+            while node.status()["header"]["revision"] < goal:
+                done = subprocess.run([os.path.join(BUILD, "tests", "bench", "load"), "put",
+                                       node.client_url, "50", "2"], capture_output=True, text=True,
+                                      timeout=PATIENCE_S, check=True)
+                self.assertIn("errors=0", done.stdout)
+
+        def resident():
+            status = open(f"/proc/{node.process.pid}/status", encoding="ascii").read()
+            return int(status.split("VmRSS:")[1].split()[0]) * 1024
+
+        puts = scaled(180000, 30000)
+        load(puts // 2)
+        first = resident()
+        load(puts // 2)
+        log = sum(os.path.getsize(os.path.join(folder, name))
+                  for folder, _, names in os.walk(node.data_dir) for name in names
+                  if name.endswith(".wal"))
+        self.assertLess(log, 5 * (64 << 20))
+        self.assertLess(node.status()["dbSize"], quota)
+        if not SANITIZED:  # AddressSanitizer keeps freed memory for a while
+            self.assertLess(resident(), first + (64 << 20))
 
     def test_five_survive_two(self):
         cluster = self.cluster(5)
