@@ -1,6 +1,5 @@
 #include "daemon/store/tables.h"
 
-
 #include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
