@@ -158,6 +158,7 @@ uint64_t propose_next_id(struct replica *r);
 void propose_pending(struct replica *r); /* hands waiting proposals to the core */
 /* The log has reached `term`: proposals of earlier terms that have not been applied are lost, or may be. */
 void propose_settle(struct replica *r, uint64_t term);
+void propose_settle_unseen(struct replica *r); /* a snapshot was installed */
 /* One of the replica's own; no limits but the core's. */
 struct replica_op *propose_internal(struct replica *r, Raftpb__InternalRequest *request,
                                     void (*done)(void *ctx, const struct apply_result *result));

@@ -168,3 +168,21 @@ void propose_settle(struct replica *r, uint64_t term)
         }
     }
 }
+
+/* A snapshot took the place of entries that this member has not seen: what it had appended or forwarded may be
+ * among them. Again only what the state machine recognizes; proposed once more, anything else could be applied
+ * twice (simulator, seed 575 of its day). */
+void propose_settle_unseen(struct replica *r)
+{
+    LIST_FOR_EACH_SAFE(it, tmp, &r->sent)
+    {
+        struct replica_op *op = CONTAINER_OF(it, struct replica_op, link);
+        if (op->kind == OP_PROPOSAL && op->has_session) {
+            list_remove(&op->link);
+            list_append(&r->unsent, &op->link);
+            replica_wake(r);
+        } else {
+            request_finish(op, ERR_TIMEOUT_LEADER_FAIL);
+        }
+    }
+}

@@ -192,6 +192,7 @@ static void on_installed(void *ctx, enum errc code)
     assert(mvcc_applied_index(r->store) == m.snapshot_index);
     wal_reset(r->wal, m.snapshot_index, m.snapshot_term, NULL, NULL, 0);
     raft_snapshot_installed(r->raft, m.snapshot_index, m.snapshot_term, &m.snapshot_conf);
+    propose_settle_unseen(r);
     drive_applied_jumped(r, m.snapshot_index);
     watch_hub_store_replaced(r->hub);
     members_tell(r);
