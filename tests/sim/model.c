@@ -221,7 +221,8 @@ void model_compare(struct model *m, uint64_t node, struct mvcc *store, int64_t r
     struct mvcc_result r;
     struct error err = {0};
     enum errc code = mvcc_range(store, &q, &r, &err);
-    if (code == ERR_COMPACTED || code == ERR_IO) /* the disk may fail this read as it may any other */
+    if (code == ERR_COMPACTED ||
+        code == ERR_IO) /* the disk may fail this read as it may any other */
         return;
     if (code != ERR_OK)
         world_fail(m->world, "member %llu can't read revision %lld: %s %s", (ull)node,
