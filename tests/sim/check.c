@@ -223,6 +223,8 @@ void check_node(struct simnode *n)
     n->revision_seen = revision;
     check_leader(n, r);
     check_promises(n, r);
+    if (n->sim->steady)
+        return;
     check_log(n, r);
     check_applied(n, r);
 }
@@ -271,6 +273,8 @@ void check_started(struct simnode *n)
     n->last_checked = n->last_term_checked = 0;
     if (n->terms_cap)
         memset(n->terms_seen, 0, n->terms_cap * sizeof(*n->terms_seen));
+    if (n->sim->steady)
+        return;
     model_compare(&n->sim->model, n->id, store, mvcc_revision(store));
     observe(n);
 }
@@ -287,6 +291,8 @@ void check_snapshot_installed(struct simnode *n)
 {
     struct mvcc *store = replica_store(n->replica);
     TRACE2(&n->sim->world, "n%llu installed a snapshot at %llu", n->id, mvcc_applied_index(store));
+    if (n->sim->steady)
+        return;
     watch_cancel(n->observer);
     n->applied_checked = mvcc_applied_index(store);
     model_compare(&n->sim->model, n->id, store, mvcc_revision(store));

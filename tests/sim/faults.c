@@ -48,6 +48,7 @@ void faults_draw(struct faults *f, struct sim *s)
     f->power_percent = (unsigned)below(f, 101);
     f->slow_disk_factor = 10 + (unsigned)below(f, 1000);
     f->drift_permille = chance(f, 30) ? (unsigned)below(f, 50) : 0;
+    f->tick_ms = NODE_TICK_MS;
     f->crash_in_start_percent = chance(f, 40) ? 20 : 0;
     f->snapshot_entries = chance(f, 60) ? 5 + below(f, 100) : 10000;
     f->checkpoint_pages = chance(f, 70) ? 10 + below(f, 60) : 500;

@@ -43,7 +43,8 @@ struct faults {
     unsigned crash_in_start_percent;
     unsigned chase_percent; /* of elections: the new leader is struck within its first moments */
     /* Configuration and load. */
-    uint64_t snapshot_entries;
+    uint64_t snapshot_entries, tick_ms;
+    uint64_t quota_bytes; /* 0: the history is kept */
     size_t segment_bytes, checkpoint_pages, client_count;
     uint64_t lease_checkpoint_ms;
     size_t append_bytes_max;

@@ -2,6 +2,7 @@
  *
  *     sim [--seeds N] [--seed S] [--minutes M] [--seconds T] [--nodes N] [--jobs J] [--trace]
  *         [--until-failure]
+ *     sim --steady [--hours H] [--seed S]     tests/sim/steady.h; in this process
  *
  * Seeds S, S + 1, ... until N are done or M minutes are over; T simulated seconds each. --seed alone runs
  * that one seed, --trace shows all that happens in it. Every 25th seed is run twice, and the two must
@@ -19,7 +20,7 @@
 #include <unistd.h>
 
 #include "lib/base/memory.h"
-#include "tests/sim/sim.h"
+#include "tests/sim/steady.h"
 
 #define SEED_SECONDS_MAX 240 /* of real time: a hang */
 #define TWICE_EVERY 25
@@ -27,10 +28,10 @@
 #define FAILURES_SHOWN 5
 
 struct options {
-    uint64_t seed, seeds, minutes;
+    uint64_t seed, seeds, minutes, hours;
     struct sim_options sim;
     size_t jobs;
-    bool trace, until_failure;
+    bool trace, until_failure, steady;
 };
 
 struct running {
@@ -61,18 +62,23 @@ static void on_signal(int number)
     raise(number);
 }
 
+static void prepare_process(void)
+{
+    static const int signals[] = {SIGABRT, SIGSEGV, SIGBUS, SIGFPE, SIGALRM};
+    for (size_t i = 0; i < ARRAY_LEN(signals); i++)
+        signal(signals[i], on_signal);
+    sqlite3_config(SQLITE_CONFIG_SINGLETHREAD);
+    sqlite3_config(SQLITE_CONFIG_MEMSTATUS, 0);
+}
+
 static _Noreturn void run_child(const struct options *o, uint64_t seed, int out)
 {
     struct sim_options options = o->sim;
     struct sim_result result = {0};
     options.seed = seed;
     options.loud = o->trace;
-    static const int signals[] = {SIGABRT, SIGSEGV, SIGBUS, SIGFPE, SIGALRM};
-    for (size_t i = 0; i < ARRAY_LEN(signals); i++)
-        signal(signals[i], on_signal);
+    prepare_process();
     alarm(SEED_SECONDS_MAX);
-    sqlite3_config(SQLITE_CONFIG_SINGLETHREAD);
-    sqlite3_config(SQLITE_CONFIG_MEMSTATUS, 0);
     sim_run(&options, &result, &dying_world);
     if (write(out, &result, sizeof(result)) != sizeof(result))
         _exit(3);
@@ -190,7 +196,8 @@ static void run(const struct options *o, struct totals *t)
 static int usage(void)
 {
     fprintf(stderr, "usage: sim [--seeds N] [--seed S] [--minutes M] [--seconds T] [--nodes N] "
-                    "[--jobs J] [--trace] [--until-failure]\n");
+                    "[--jobs J] [--trace] [--until-failure]\n"
+                    "       sim --steady [--hours H] [--seed S]\n");
     return 2;
 }
 
@@ -205,6 +212,8 @@ static bool parse(int argc, char **argv, struct options *o)
         {"jobs", required_argument, NULL, 'j'},
         {"trace", no_argument, NULL, 'v'},
         {"until-failure", no_argument, NULL, 'u'},
+        {"steady", no_argument, NULL, 'y'},
+        {"hours", required_argument, NULL, 'h'},
         {0},
     };
     bool has_seed = false, has_count = false;
@@ -235,6 +244,12 @@ static bool parse(int argc, char **argv, struct options *o)
         case 'v':
             o->trace = true;
             break;
+        case 'y':
+            o->steady = true;
+            break;
+        case 'h':
+            o->hours = value;
+            break;
         case 'u':
             o->until_failure = true;
             break;
@@ -254,10 +269,16 @@ static bool parse(int argc, char **argv, struct options *o)
 
 int main(int argc, char **argv)
 {
-    struct options o = {.jobs = 2, .sim.seconds = 60};
+    struct options o = {.jobs = 2, .hours = 24, .sim.seconds = 60};
     o.seed = (uint64_t)time(NULL) * 1000003 % 1000000000;
     if (!parse(argc, argv, &o))
         return usage();
+    if (o.steady) {
+        printf("seed %llu, %llu simulated hours\n", (unsigned long long)o.seed,
+               (unsigned long long)o.hours);
+        prepare_process();
+        return steady_run(o.seed, o.hours, &dying_world) ? usage() : 0;
+    }
     printf("seed %llu, %llu simulated seconds each\n", (unsigned long long)o.seed,
            (unsigned long long)o.sim.seconds);
     struct totals t = {0};

@@ -9,7 +9,7 @@ typedef unsigned long long ull;
 
 void model_init(struct model *m, struct world *w)
 {
-    *m = (struct model){.world = w, .last = 1};
+    *m = (struct model){.world = w, .last = 1, .key_limit = MODEL_KEYS};
     m->begins_cap = 1024;
     m->begins = xcalloc(m->begins_cap, sizeof(*m->begins));
     m->seen_at = xcalloc(m->begins_cap, sizeof(*m->seen_at));
@@ -43,7 +43,7 @@ uint32_t model_key_number(struct model *m, struct bytes key)
         good = key.p[i] >= '0' && key.p[i] <= '9';
         n = n * 10 + (uint32_t)(key.p[i] - '0');
     }
-    if (!good || n >= MODEL_KEYS)
+    if (!good || n >= m->key_limit)
         world_fail(m->world, "a key that nobody wrote: %.*s", (int)key.n, (const char *)key.p);
     return n;
 }

@@ -27,6 +27,7 @@ struct model_history { /* of a key: places in model.kvs */
 
 struct model {
     struct world *world;
+    uint32_t key_limit;  /* numbers of keys are below it */
     struct modelkv *kvs; /* in order of (mod_revision, sub) */
     size_t count, cap;
     size_t *begins; /* begins[r]: the first of revision r; begins[last + 1]: the end */

@@ -32,6 +32,8 @@ seeds() { # NAME PROGRAM ARGUMENTS...
 }
 
 seeds fixed-seeds build/tests/sim/sim --seed 1 --seeds "${SIM_SEEDS:-250}"
+# Three simulated hours of steady load: nothing may grow. tests/sim/steady.h
+seeds steady-hours build/tests/sim/sim --steady --hours "${SIM_HOURS:-3}" --seed 1
 if [ -x build-asan/tests/sim/sim ]; then
     seeds seeds-sanitized build-asan/tests/sim/sim --seed 1 --seeds "${SIM_SEEDS_SANITIZED:-10}"
 else

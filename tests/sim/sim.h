@@ -38,6 +38,8 @@ struct sim {
     size_t node_count, initial_count;
     bool calm;      /* the liveness phase */
     bool load_over; /* clients begin nothing new */
+    /* A run of steady.h: no model, and no list of what was seen, since both would grow with time. */
+    bool steady;
 };
 
 static inline struct simnode *sim_node(struct sim *s, uint64_t id)

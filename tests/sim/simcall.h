@@ -30,6 +30,8 @@ struct simreq {
     enum simreq_kind kind;
     uint32_t key, key2;
     uint64_t value, expected;
+    size_t
+        size; /* of the value of a REQ_PUT: the number is followed by so many bytes in all; 0: none */
     int64_t revision; /* of reads, 0: the newest; of a compaction */
     bool serializable;
     int64_t lease, ttl;

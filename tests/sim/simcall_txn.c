@@ -1,6 +1,7 @@
 /* The clients' requests as messages of etcd's API, and their answers as numbers. */
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "lib/base/memory.h"
 #include "proto/raft.pb-c.h"
@@ -26,6 +27,7 @@ struct call_message {
     Etcdserverpb__LeaseGrantRequest grant;
     Etcdserverpb__LeaseRevokeRequest revoke;
     char key[2][MODEL_KEY_BYTES + 1], values[3][24], expected[24];
+    char *padded;
 };
 
 static ProtobufCBinaryData data(struct bytes b)
@@ -141,6 +143,17 @@ static void fill_txn(struct call_message *m, const struct simreq *q, ProtobufCBi
         fill_old(m, q, key);
 }
 
+/* Not all the same byte: a compressing disk would not mind, but a wrong offset should be seen. */
+static void pad(struct call_message *m, const struct simreq *q)
+{
+    ProtobufCBinaryData *value = &m->put[0].value;
+    m->padded = xmalloc(q->size);
+    memcpy(m->padded, value->data, value->len);
+    for (size_t i = value->len; i < q->size; i++)
+        m->padded[i] = (char)('a' + (i + q->value) % 26);
+    *value = (ProtobufCBinaryData){q->size, (uint8_t *)m->padded};
+}
+
 static void init(struct call_message *m, const struct simreq *q)
 {
     raftpb__internal_request__init(&m->internal);
@@ -173,6 +186,8 @@ struct call_message *call_message_new(const struct simreq *q)
     switch (q->kind) {
     case REQ_PUT:
         fill_put(m, 0, key, q->value, q->lease);
+        if (q->size > m->put[0].value.len)
+            pad(m, q);
         m->internal.request_case = REQUEST(PUT);
         m->internal.put = &m->put[0];
         break;
@@ -210,6 +225,7 @@ struct call_message *call_message_new(const struct simreq *q)
 
 void call_message_free(struct call_message *m)
 {
+    free(m->padded);
     free(m);
 }
 

@@ -133,3 +133,24 @@ enum errc simdisk_contents(struct simdisk *d, const char *name, struct buf *out)
     buf_append(out, inode->file.live, (size_t)inode->file.size);
     return ERR_OK;
 }
+
+static uint64_t table_memory(const struct simtable *t, const struct simtable *other)
+{
+    uint64_t sum = t->cap * sizeof(*t->names);
+    for (size_t i = 0; i < t->count; i++) {
+        const struct siminode *inode = t->names[i].inode;
+        bool counted = false;
+        for (size_t k = 0; other && k < other->count && !counted; k++)
+            counted = other->names[k].inode == inode;
+        if (!counted)
+            sum += inode->file.cap * 2 + inode->file.cap / SIMFILE_SECTOR * sizeof(uint32_t) +
+                   inode->file.dirty_count * SIMFILE_SECTOR * SIMFILE_VERSIONS_MAX;
+    }
+    return sum;
+}
+
+uint64_t simdisk_memory(const struct simdisk *d)
+{
+    return table_memory(&d->dir.live, NULL) + table_memory(&d->dir.durable, &d->dir.live) +
+           d->dir.change_cap * sizeof(*d->dir.changes);
+}

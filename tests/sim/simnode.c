@@ -101,7 +101,7 @@ static void on_tick(struct world *w, void *ctx, uint64_t a, uint64_t boot)
     if (!simnode_awake(n, on_tick, a, boot))
         return;
     replica_tick(n->replica);
-    int64_t tick = NODE_TICK_MS * (int64_t)MS;
+    int64_t tick = (int64_t)(n->sim->faults.tick_ms * MS);
     simnode_after(n, (uint64_t)(tick - tick / 1000 * n->clock_ppm / 1000), on_tick, 0);
     simnode_settle(n);
 }
@@ -227,7 +227,7 @@ static void fill_config(struct simnode *n, struct replica_config *c, struct repl
         .initial_members = members,
         .initial_member_count = count,
         .join = n->join,
-        .tick_ms = NODE_TICK_MS,
+        .tick_ms = s->faults.tick_ms,
         .election_ticks = NODE_ELECTION_TICKS,
         .snapshot_entries = s->faults.snapshot_entries,
         .wal_segment_bytes = s->faults.segment_bytes,
@@ -235,7 +235,8 @@ static void fill_config(struct simnode *n, struct replica_config *c, struct repl
         .store_checkpoint_pages = s->faults.checkpoint_pages,
         .lease_checkpoint_ms = s->faults.lease_checkpoint_ms,
         .txn_ops_max = APPLY_TXN_OPS_MAX_DEFAULT,
-        .keep_history = true,
+        .quota_bytes = s->faults.quota_bytes,
+        .keep_history = s->faults.quota_bytes == 0,
         .fatal = on_fatal,
         .leader_changed = on_leader,
         .removed = on_removed,
@@ -342,7 +343,7 @@ bool simnode_start(struct simnode *n)
     }
     if (note[0])
         TRACE1(&s->world, "n%llu cut a torn tail", n->id);
-    simnode_after(n, between(n, 1, NODE_TICK_MS) * MS, on_tick, 0);
+    simnode_after(n, between(n, 1, s->faults.tick_ms) * MS, on_tick, 0);
     check_started(n);
     simnode_settle(n);
     return true;
@@ -367,6 +368,21 @@ void simnode_crash(struct simnode *n, bool power)
     simnet_reset_all(n, !power || simrng_chance(&n->rng, 50));
     if (!n->gone && !n->no_restart)
         restart_later(n);
+}
+
+void simnode_stop(struct simnode *n)
+{
+    TRACE2(&n->sim->world, "n%llu is told to stop (life %llu)", n->id, n->boot);
+    check_stopped(n);
+    simnet_drop_all(n);
+    n->store.eager = true;
+    replica_close(n->replica);
+    n->replica = NULL;
+    simworker_drain(&n->log);
+    simworker_drain(&n->store);
+    calls_drop_all(n);
+    reset_machine(n, false);
+    simnet_reset_all(n, true);
 }
 
 void simnode_remove(struct simnode *n)

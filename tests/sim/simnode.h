@@ -71,6 +71,8 @@ void simnode_free(struct simnode *n);
 bool simnode_start(struct simnode *n); /* false: it did not come up, and will try again */
 /* Ends this life. `power`: what isn't synced may be lost; else the page cache survives. */
 void simnode_crash(struct simnode *n, bool power);
+/* Ends this life in order, as SIGTERM does; its watchers have been cancelled. It is started by the caller. */
+void simnode_stop(struct simnode *n);
 void simnode_remove(struct simnode *n); /* for good */
 void simnode_pause(struct simnode *n, uint64_t ns);
 void simnode_set_rate(struct simnode *n, int64_t ppm); /* of its monotonic clock */

@@ -8,6 +8,8 @@ static void submit(struct worker *worker, struct job *job)
     *w->waiting_end = job;
     w->waiting_end = &job->next;
     w->submitted++;
+    while (w->eager && simworker_run(w))
+        ;
 }
 
 void simworker_init(struct simworker *w)

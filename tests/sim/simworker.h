@@ -16,6 +16,8 @@ struct simworker {
     struct job *waiting, **waiting_end; /* submitted, not run */
     struct job *ran, **ran_end;         /* run, completion not delivered */
     size_t submitted;                   /* ever, to see that something was */
+    bool
+        eager; /* a job runs as soon as it is submitted, as if a thread did it while the caller waits */
 };
 
 void simworker_init(struct simworker *w);
