@@ -187,14 +187,10 @@ static struct wal_op *op_new(enum wal_op_kind kind, size_t entry_count)
     return op;
 }
 
-void wal_append(struct wal *w, const struct raft_hard_state *hs, struct raft_entry *const *entries,
-                size_t entry_count, void (*done)(void *ctx, uint64_t token), void *ctx,
-                uint64_t token)
+static struct wal_op *append_new(struct wal *w, const struct raft_hard_state *hs,
+                                 struct raft_entry *const *entries, size_t entry_count)
 {
     struct wal_op *op = op_new(WAL_OP_APPEND, entry_count);
-    op->done = done;
-    op->ctx = ctx;
-    op->token = token;
     if (hs) {
         op->has_hard_state = true;
         op->hard_state = *hs;
@@ -206,7 +202,30 @@ void wal_append(struct wal *w, const struct raft_hard_state *hs, struct raft_ent
         op->bytes += wal_entry_bytes(entries[i]);
         w->last_index = entries[i]->index;
     }
+    return op;
+}
+
+void wal_append(struct wal *w, const struct raft_hard_state *hs, struct raft_entry *const *entries,
+                size_t entry_count, void (*done)(void *ctx, uint64_t token), void *ctx,
+                uint64_t token)
+{
+    struct wal_op *op = append_new(w, hs, entries, entry_count);
+    op->done = done;
+    op->ctx = ctx;
+    op->token = token;
     enqueue(w, op);
+}
+
+enum errc wal_begin(struct wal *w, const struct raft_hard_state *hs,
+                    struct raft_entry *const *entries, size_t entry_count, struct error *err)
+{
+    assert(!w->busy && !w->pending && w->last_index == 0);
+    struct wal_op *op = append_new(w, hs, entries, entry_count);
+    enum errc rc = wal_write_ops(&w->writer, op, err);
+    w->failed = rc != ERR_OK;
+    op_free(op);
+    count_bytes(w);
+    return rc;
 }
 
 void wal_cut(struct wal *w, uint64_t index, uint64_t term)

@@ -16,8 +16,8 @@
  * A failed write or sync is reported once to `failed` and the log takes no more: the process must end,
  * since the page cache can't be trusted afterwards.
  *
- * All calls are made on the loop thread; blocking work runs on the worker, except in wal_open() and
- * wal_close().
+ * All calls are made on the loop thread; blocking work runs on the worker, except in wal_open(),
+ * wal_begin() and wal_close().
  *
  * Memory: what has been appended and not yet written is kept here by reference. The log sets no bound
  * of its own: the raft core holds the same entries, and bounds them (uncommitted_bytes_max on a leader,
@@ -70,6 +70,13 @@ struct wal_recovered {
 enum errc wal_open(const struct wal_config *config, struct wal **ret_wal,
                    struct wal_recovered *ret_recovered, struct error *err);
 void wal_recovered_free(struct wal_recovered *r);
+
+/* A new log's first contents, directly behind wal_open() and before anything is appended: they are on
+ * disk when this returns. Blocks, without the worker. What stands beside the log (the store) is written
+ * only afterwards, and so is never ahead of a log that a crash left empty. After a failure the log can
+ * only be closed. */
+enum errc wal_begin(struct wal *w, const struct raft_hard_state *hs,
+                    struct raft_entry *const *entries, size_t entry_count, struct error *err);
 
 /* Appends hard state (may be NULL) and entries (referenced until written); when all of it is synced,
  * `done(ctx, token)` (may be NULL) is called on the loop thread, in the order of the appends, never

@@ -95,9 +95,8 @@ static enum errc bootstrap(struct replica *r, struct wal_recovered *f, struct er
     f->entries = xrealloc(f->entries, sizeof(struct raft_entry *));
     f->entries[0] = e;
     f->entry_count = 1;
-    /* Nothing is said to anybody before this is on disk: votes and answers are appended behind it. */
-    wal_append(r->wal, &f->hard_state, f->entries, 1, NULL, NULL, 0);
-    return ERR_OK;
+    /* The store takes this entry next, and must never be ahead of an empty log. */
+    return wal_begin(r->wal, &f->hard_state, f->entries, 1, err);
 }
 
 static uint64_t term_at(const struct wal_recovered *f, uint64_t index)

@@ -59,7 +59,7 @@ static enum errc read_marker(struct disk *disk, const char *path, char *text, st
 }
 
 struct listing {
-    const char *keep;  /* a database not to be listed */
+    const char *keep;  /* a database not to be listed, or NULL */
     bool exists;       /* keep is there */
     size_t databases;  /* others */
     struct buf remove; /* names of others and what belongs to them, each with its NUL */
@@ -74,9 +74,8 @@ static void list_name(void *ctx, const char *name)
     char *suffix = strstr(base, ".db-");
     if (suffix)
         suffix[3] = 0;
-    if (strcmp(name, l->keep) == 0)
-        l->exists = true;
-    if (!is_database(base) || strcmp(base, l->keep) == 0)
+    l->exists = l->exists || (l->keep && strcmp(name, l->keep) == 0);
+    if (!is_database(base) || (l->keep && strcmp(base, l->keep) == 0))
         return;
     l->databases += !suffix;
     buf_append(&l->remove, name, strlen(name) + 1);

@@ -19,7 +19,7 @@ enum errc files_current(struct disk *disk, const char *dir, char **ret_name, boo
 /* Makes `name` the current database, durably. The database must be durable before. */
 enum errc files_switch(struct disk *disk, const char *dir, const char *name, struct error *err);
 
-/* Removes databases that are not `keep` with what SQLite puts beside them: what a crash during an
+/* Removes databases that are not `keep` (NULL: all) with what SQLite puts beside them: what a crash during an
  * installation left, or the database before. */
 enum errc files_clean(struct disk *disk, const char *dir, const char *keep, struct error *err);
 

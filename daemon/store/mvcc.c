@@ -57,10 +57,23 @@ static enum errc check_exists(struct mvcc *m, struct error *err)
     return code;
 }
 
+/* A store becomes one when store.current names it, which is after everything in it is durable, and only
+ * then anything is applied to it. So what is there without the mark and can't be opened is what a crash
+ * left of a first start: it goes. (If it was the mark that got lost, the log replays all, or says that
+ * it can't.) */
+static enum errc open_writer(struct mvcc *m, const char *path, bool marked, struct error *err)
+{
+    enum errc code = db_open(path, m->vfs, marked ? DB_WRITE : DB_CREATE, &m->writer, err);
+    if (code != ERR_CORRUPT || marked)
+        return code;
+    code = files_clean(m->disk, m->dir, NULL, err);
+    return code == ERR_OK ? db_open(path, m->vfs, DB_CREATE, &m->writer, err) : code;
+}
+
 static enum errc open_database(struct mvcc *m, bool marked, struct error *err)
 {
     char *path = files_path(m->dir, m->file);
-    enum errc code = db_open(path, m->vfs, marked ? DB_WRITE : DB_CREATE, &m->writer, err);
+    enum errc code = open_writer(m, path, marked, err);
     bool complete = false;
     /* The WAL of a killed process may never have been synced: what is read below must be durable. */
     if (code == ERR_OK)

@@ -348,12 +348,12 @@ enum errc db_write_state(struct db *db, const struct db_state *state, struct err
 
 /* ---- Checkpoints and sizes --------------------------------------------------------------------- */
 
-enum errc db_checkpoint(struct db *db, bool truncate, bool *ret_complete, struct error *err)
+enum errc db_checkpoint(struct db *db, bool wait, bool *ret_complete, struct error *err)
 {
     int log = 0, done = 0;
-    int rc = sqlite3_wal_checkpoint_v2(
-        db->handle, "main", truncate ? SQLITE_CHECKPOINT_TRUNCATE : SQLITE_CHECKPOINT_PASSIVE, &log,
-        &done);
+    int rc = sqlite3_wal_checkpoint_v2(db->handle, "main",
+                                       wait ? SQLITE_CHECKPOINT_RESTART : SQLITE_CHECKPOINT_PASSIVE,
+                                       &log, &done);
     *ret_complete = false;
     if ((rc & 0xff) == SQLITE_BUSY)
         return ERR_OK; /* a reader is in the way: another time */

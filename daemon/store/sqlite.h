@@ -86,8 +86,10 @@ enum errc db_do(struct db *db, enum db_statement which, const char *what, struct
 enum errc db_read_state(struct db *db, struct db_state *ret_state, struct error *err);
 enum errc db_write_state(struct db *db, const struct db_state *state, struct error *err);
 
-/* Moves the WAL into the file. *ret_complete: all of it, so that everything committed is durable. */
-enum errc db_checkpoint(struct db *db, bool truncate, bool *ret_complete, struct error *err);
+/* Moves the WAL into the file. *ret_complete: all of it, so that everything committed is durable. wait:
+ * for readers. The WAL is never truncated: SQLite doesn't sync that, and where a power failure brought
+ * back a part of the old WAL, its frames would stand for pages that are newer in the file. */
+enum errc db_checkpoint(struct db *db, bool wait, bool *ret_complete, struct error *err);
 
 struct db_sizes {
     uint64_t file, in_use; /* bytes */
