@@ -222,13 +222,10 @@ static void renewal_answer(struct renewal *r, enum errc code, int64_t ttl)
 
 static void renew_there(struct renewal *r);
 
-static void on_renew_read(void *ctx, enum errc code)
+static void on_renewed(void *ctx, enum errc code, int64_t ttl)
 {
     struct renewal *r = ctx;
-    int64_t ttl = 0;
     r->op = NULL;
-    if (!code)
-        code = replica_lease_renew(r->ka->api->config.replica, r->id, &ttl);
     if (code == ERR_NOT_LEADER) /* deposed meanwhile */
         renew_there(r);
     else
@@ -237,7 +234,7 @@ static void on_renew_read(void *ctx, enum errc code)
 
 static void renew_here(struct renewal *r)
 {
-    r->op = replica_read(r->ka->api->config.replica, on_renew_read, r);
+    r->op = replica_lease_renew(r->ka->api->config.replica, r->id, on_renewed, r);
 }
 
 static void on_renew_forwarded(void *ctx, enum errc code, struct bytes answer)

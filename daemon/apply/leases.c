@@ -78,7 +78,7 @@ enum errc lease_checkpoint(struct apply *a, const Etcdserverpb__LeaseCheckpointR
         int64_t id = r->checkpoints[i]->id, remaining = r->checkpoints[i]->remaining_ttl;
         struct lease_info info;
         /* One that was revoked meanwhile doesn't keep the others from theirs. */
-        if (lessor_checkpoint(a->config.lessor, id, remaining, now_ms(a)) != ERR_OK ||
+        if (lessor_checkpoint(a->config.lessor, id, remaining) != ERR_OK ||
             lessor_info(a->config.lessor, id, now_ms(a), &info) != ERR_OK)
             continue;
         save(a, id, info.granted_ttl, lessor_stored_remaining(a->config.lessor, id));
@@ -101,7 +101,7 @@ static void load_row(void *ctx, struct bytes key, struct bytes value)
     struct lessor *lessor = l->apply->config.lessor;
     Raftpb__LeaseRow *row = key.n == 8 ? raftpb__lease_row__unpack(NULL, value.n, value.p) : NULL;
     if (!row || lessor_grant(lessor, row->id, row->ttl, now_ms(l->apply)) != ERR_OK ||
-        lessor_checkpoint(lessor, row->id, row->remaining_ttl, now_ms(l->apply)) != ERR_OK)
+        lessor_checkpoint(lessor, row->id, row->remaining_ttl) != ERR_OK)
         l->bad = true;
     if (row)
         raftpb__lease_row__free_unpacked(row, NULL);

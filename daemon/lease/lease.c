@@ -16,7 +16,7 @@ struct lease {
     int64_t ttl;           /* s, as granted */
     int64_t remaining_ttl; /* s, of the last checkpoint; 0: none, the whole TTL counts */
     uint64_t deadline_ms;  /* on the primary's clock */
-    bool clear_due;        /* renewed after a checkpoint: the checkpoint must be taken back */
+    uint32_t under_way; /* on the primary: checkpoints that were proposed and aren't applied yet */
     struct heap_item expiry, checkpoint;
     struct lease_keys keys;
     struct lease *next; /* in its hash bucket */
@@ -116,7 +116,7 @@ static void stop_clock(struct lessor *l, struct lease *e)
 {
     heap_remove(&l->expiries, &e->expiry);
     heap_remove(&l->checkpoints, &e->checkpoint);
-    e->clear_due = false;
+    e->under_way = 0; /* the next primary has applied them, or nobody ever will */
 }
 
 void lessor_promote(struct lessor *l, uint64_t now_ms)
@@ -152,13 +152,11 @@ enum errc lessor_renew(struct lessor *l, int64_t id, uint64_t now_ms, int64_t *r
     struct lease *e = find(l, id);
     if (!e || e->deadline_ms <= now_ms)
         return ERR_LEASE_NOT_FOUND;
-    bool clear = e->remaining_ttl > 0;
-    e->remaining_ttl = 0;
-    start_clock(l, e, now_ms);
-    if (clear || e->clear_due) {
-        e->clear_due = true;
-        heap_set(&l->checkpoints, &e->checkpoint, 0);
+    if ((e->remaining_ttl > 0 || e->under_way > 0) && !MUTANT(renewal_before_checkpoint_cleared)) {
+        heap_set(&l->checkpoints, &e->checkpoint, now_ms); /* no other one in between */
+        return ERR_BUSY;
     }
+    start_clock(l, e, now_ms);
     *ret_ttl = e->ttl;
     return ERR_OK;
 }
@@ -183,13 +181,6 @@ size_t lessor_checkpoints_due(struct lessor *l, uint64_t now_ms, uint64_t interv
     size_t n = 0;
     for (struct heap_item *first; n < max && (first = heap_first(&l->checkpoints)) != NULL;) {
         struct lease *e = CONTAINER_OF(first, struct lease, checkpoint);
-        if (e->clear_due) {
-            ids[n] = e->id;
-            remaining[n++] = 0;
-            e->clear_due = false;
-            heap_set(&l->checkpoints, first, now_ms);
-            continue;
-        }
         if (first->when + interval_ms > now_ms)
             break;
         /* Nothing to gain from a checkpoint of what ends before the next one. */
@@ -199,9 +190,19 @@ size_t lessor_checkpoints_due(struct lessor *l, uint64_t now_ms, uint64_t interv
         }
         ids[n] = e->id;
         remaining[n++] = remaining_s(e, now_ms);
+        e->under_way++;
         heap_set(&l->checkpoints, first, now_ms);
     }
     return n;
+}
+
+void lessor_checkpoints_unsent(struct lessor *l, const int64_t *ids, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        struct lease *e = find(l, ids[i]);
+        if (e && e->under_way > 0)
+            e->under_way--;
+    }
 }
 
 /* ---- replicated --------------------------------------------------------------------------------- */
@@ -239,21 +240,14 @@ enum errc lessor_revoke(struct lessor *l, int64_t id, struct bytes **ret_keys, s
     return ERR_OK;
 }
 
-enum errc lessor_checkpoint(struct lessor *l, int64_t id, int64_t remaining_ttl, uint64_t now_ms)
+enum errc lessor_checkpoint(struct lessor *l, int64_t id, int64_t remaining_ttl)
 {
     struct lease *e = find(l, id);
     if (!e)
         return ERR_LEASE_NOT_FOUND;
-    (void)now_ms;
-    /* One that was proposed before a renewal must not shorten the renewed lease: it is taken back by
-     * the next round of checkpoints. */
-    bool stale =
-        l->primary && remaining_ttl > 0 && e->deadline_ms > now_ms + (uint64_t)remaining_ttl * 1000;
     e->remaining_ttl = remaining_ttl < 0 ? 0 : remaining_ttl > e->ttl ? e->ttl : remaining_ttl;
-    if (stale) {
-        e->clear_due = true;
-        heap_set(&l->checkpoints, &e->checkpoint, 0);
-    }
+    if (remaining_ttl > 0 && e->under_way > 0) /* a primary applies only what it proposed itself */
+        e->under_way--;
     return ERR_OK;
 }
 

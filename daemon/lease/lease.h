@@ -4,7 +4,8 @@
  * the remaining time. When a lease ends is the leader's decision alone: it keeps deadlines on its monotonic
  * clock, and proposes a revoke for those that passed; keep-alives only move the leader's deadline. A new
  * leader starts every lease with its checkpointed remaining time, else its whole TTL (etcd's rule: a lease
- * lives at least its TTL, never less).
+ * lives at least its TTL, never less). That is why a renewal may be answered only when no checkpoint is
+ * committed, or may still be: it is first taken back through the log, by a checkpoint with remaining 0.
  *
  * Loop thread only. */
 #ifndef LEASE_LEASE_H
@@ -27,7 +28,7 @@ void lessor_clear(struct lessor *l); /* forgets every lease (a snapshot replaces
 enum errc lessor_grant(struct lessor *l, int64_t id, int64_t ttl, uint64_t now_ms);
 /* Removes the lease; *ret_keys: its keys in order, owned by the caller (free each p, then the array). */
 enum errc lessor_revoke(struct lessor *l, int64_t id, struct bytes **ret_keys, size_t *ret_count);
-enum errc lessor_checkpoint(struct lessor *l, int64_t id, int64_t remaining_ttl, uint64_t now_ms);
+enum errc lessor_checkpoint(struct lessor *l, int64_t id, int64_t remaining_ttl);
 bool lessor_exists(const struct lessor *l, int64_t id);
 void lessor_attach(struct lessor *l, int64_t id, struct bytes key);
 void lessor_detach(struct lessor *l, int64_t id, struct bytes key);
@@ -37,17 +38,20 @@ void lessor_promote(struct lessor *l,
                     uint64_t now_ms); /* becomes the judge; deadlines start anew */
 void lessor_demote(struct lessor *l);
 bool lessor_is_primary(const struct lessor *l);
-/* Also takes back a checkpoint: the next lessor_checkpoints_due() says remaining 0, which must be
- * committed too. ERR_NOT_LEADER when not the primary. ERR_LEASE_NOT_FOUND also for one that is past its deadline and waits for its revoke. */
+/* ERR_BUSY: it has a checkpoint, or one is under way; a lessor_checkpoint() with 0 must be committed before
+ * it can be renewed. ERR_NOT_LEADER when not the primary. ERR_LEASE_NOT_FOUND also for one that is past its
+ * deadline and waits for its revoke. */
 enum errc lessor_renew(struct lessor *l, int64_t id, uint64_t now_ms, int64_t *ret_ttl);
 /* Up to `max` ids whose deadline has passed and whose revoke is not under way; each is given again only
  * after `retry_ms`, if it still exists. */
 size_t lessor_expired(struct lessor *l, uint64_t now_ms, uint64_t retry_ms, int64_t *ids,
                       size_t max);
 /* Up to `max` leases that are due for a checkpoint of their remaining TTL (long ones, every
- * `interval_ms`; at once, with 0 for "the whole TTL", those renewed after a checkpoint). */
+ * `interval_ms`). They count as under way until lessor_checkpoint(), or until they are given back because
+ * they could not be proposed. */
 size_t lessor_checkpoints_due(struct lessor *l, uint64_t now_ms, uint64_t interval_ms, int64_t *ids,
                               int64_t *remaining, size_t max);
+void lessor_checkpoints_unsent(struct lessor *l, const int64_t *ids, size_t count);
 
 struct lease_info {
     int64_t id;

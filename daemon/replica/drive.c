@@ -140,6 +140,8 @@ static enum errc apply_command(struct replica *r, const struct raft_entry *e, st
     op = code == ERR_OK && op ? request_find(r, result.request_id) : NULL;
     if (op && op->kind == OP_PROPOSAL)
         request_complete(op, &result);
+    else if (op && op->kind == OP_RENEWAL)
+        renewal_taken_back(op);
     arena_free(&arena);
     return code;
 }

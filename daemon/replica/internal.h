@@ -22,7 +22,7 @@
 #define APPLY_BACKLOG_MAX (2u * (uint64_t)MVCC_BACKLOG_MAX)
 #define SNAPSHOT_BYTES_DEFAULT (64u * 1024 * 1024)
 
-enum op_kind { OP_PROPOSAL, OP_READ, OP_CONF };
+enum op_kind { OP_PROPOSAL, OP_READ, OP_CONF, OP_RENEWAL };
 
 struct replica_op {
     struct replica *replica;
@@ -38,9 +38,11 @@ struct replica_op {
     size_t size;
     uint64_t sent_term, sent_index; /* index 0: forwarded to the leader of that term */
     uint64_t read_index;
-    enum errc outcome; /* once in `finished` */
+    int64_t lease, ttl; /* of a renewal */
+    enum errc outcome;  /* once in `finished` */
     void (*done_result)(void *ctx, const struct apply_result *result);
     void (*done_code)(void *ctx, enum errc code);
+    void (*done_renewal)(void *ctx, enum errc code, int64_t ttl);
     void *ctx;
 };
 
@@ -144,6 +146,7 @@ enum errc replica_recover(struct replica *r, char ret_note[512], struct error *e
 struct replica_op *request_new(struct replica *r, enum op_kind kind, void *ctx);
 struct replica_op *request_find(struct replica *r, uint64_t id);
 void request_register(struct replica_op *op); /* under its id */
+void request_unregister(struct replica_op *op);
 void request_finish(struct replica_op *op,
                     enum errc outcome); /* `done` is called from replica_poll() */
 void request_free(struct replica_op *op);
@@ -162,10 +165,13 @@ void propose_settle_unseen(struct replica *r); /* a snapshot was installed */
 /* One of the replica's own; no limits but the core's. */
 struct replica_op *propose_internal(struct replica *r, Raftpb__InternalRequest *request,
                                     void (*done)(void *ctx, const struct apply_result *result));
-/* The same without waiting, on the leader only: it is never forwarded. */
-bool propose_as_leader(struct replica *r, Raftpb__InternalRequest *request);
+/* The same without waiting, on the leader only: it is never forwarded. ERR_NOT_LEADER, and as
+ * raft_propose(). `request` has its id then. */
+enum errc propose_as_leader(struct replica *r, Raftpb__InternalRequest *request,
+                            uint64_t *ret_index);
 
 /* ---- read.c ---- */
+void read_enqueue(struct replica_op *op);
 void read_begin_round(struct replica *r);
 void read_confirmed(struct replica *r, const struct raft_read_state *state);
 void read_complete(struct replica *r); /* those whose index is applied */
@@ -184,7 +190,14 @@ void members_apply_attributes(void *ctx, const Raftpb__MemberAttributes *attribu
 void drive_applied_jumped(struct replica *r, uint64_t index); /* a snapshot took their place */
 void drive_free(struct replica *r);
 
+/* ---- renew.c ---- */
+void renewal_confirmed(struct replica_op *op);  /* its read round is; it is in no list */
+void renewal_taken_back(struct replica_op *op); /* the checkpoint is, in the applied state */
+
 /* ---- leader.c ---- */
+/* It has applied an entry of its own term: everything that former leaders granted and revoked is known. */
+bool leader_knows_all_leases(const struct replica *r);
+uint64_t leader_election_ms(const struct replica *r);
 void leader_watch(struct replica *r); /* tells of changes, promotes and demotes the lessor */
 void leader_duties(struct replica *r);
 void leader_hears(struct replica *r, uint64_t id);

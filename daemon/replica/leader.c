@@ -7,7 +7,7 @@
 #define CHECKPOINT_INTERVAL_MS (5u * 60 * 1000)
 #define CHECKPOINTS_A_TICK 100
 
-static uint64_t election_ms(const struct replica *r)
+uint64_t leader_election_ms(const struct replica *r)
 {
     return r->config.election_ticks * r->config.tick_ms;
 }
@@ -34,13 +34,12 @@ bool leader_finds_active(const struct replica *r, uint64_t id)
         return true;
     for (size_t i = 0; i < r->heard_count; i++) {
         if (r->heard[i].id == id)
-            return replica_now_ms(r) - r->heard[i].at_ms <= election_ms(r);
+            return replica_now_ms(r) - r->heard[i].at_ms <= leader_election_ms(r);
     }
     return false;
 }
 
-/* An entry of the own term is applied: everything that former leaders granted and revoked is known. */
-static bool knows_all_leases(const struct replica *r)
+bool leader_knows_all_leases(const struct replica *r)
 {
     return replica_leads(r) && mvcc_applied_term(r->store) == r->status.term;
 }
@@ -48,7 +47,7 @@ static bool knows_all_leases(const struct replica *r)
 void leader_watch(struct replica *r)
 {
     bool leads = replica_leads(r);
-    if (!knows_all_leases(r)) {
+    if (!leader_knows_all_leases(r)) {
         if (lessor_is_primary(r->lessor))
             lessor_demote(r->lessor);
     } else if (!lessor_is_primary(r->lessor)) {
@@ -69,19 +68,6 @@ void leader_watch(struct replica *r)
         r->config.leader_changed(r->config.ctx, r->status.leader, r->status.term, leads);
 }
 
-enum errc replica_lease_renew(struct replica *r, int64_t id, int64_t *ret_ttl)
-{
-    replica_refresh(r);
-    if (r->failed || !knows_all_leases(r) || !lessor_is_primary(r->lessor))
-        return ERR_NOT_LEADER;
-    /* No other leader can have been elected within an election timeout of a confirmed round: those who
-     * answered it refuse their votes for that long. */
-    uint64_t now = replica_now_ms(r);
-    if (r->lead_confirmed_ms == 0 || now - r->lead_confirmed_ms >= election_ms(r))
-        return ERR_NOT_LEADER;
-    return lessor_renew(r->lessor, id, now, ret_ttl);
-}
-
 /* Never forwarded: a leader that has been deposed can't revoke what its successor keeps alive. */
 static void revoke_expired(struct replica *r)
 {
@@ -97,7 +83,7 @@ static void revoke_expired(struct replica *r)
         if (MUTANT(stalled_leader_revokes)) /* goes to whoever leads by then (e#15247) */
             propose_internal(r, &request, NULL);
         else
-            propose_as_leader(r, &request);
+            propose_as_leader(r, &request, &(uint64_t){0});
     }
 }
 
@@ -110,6 +96,7 @@ static void checkpoint(struct replica *r)
                                       CHECKPOINTS_A_TICK);
     if (n == 0)
         return;
+    uint64_t index;
     Etcdserverpb__LeaseCheckpoint rows[CHECKPOINTS_A_TICK], *each[CHECKPOINTS_A_TICK];
     for (size_t i = 0; i < n; i++) {
         etcdserverpb__lease_checkpoint__init(&rows[i]);
@@ -123,12 +110,13 @@ static void checkpoint(struct replica *r)
     Raftpb__InternalRequest request = RAFTPB__INTERNAL_REQUEST__INIT;
     request.request_case = RAFTPB__INTERNAL_REQUEST__REQUEST_LEASE_CHECKPOINT;
     request.lease_checkpoint = &checkpoints;
-    propose_as_leader(r, &request);
+    if (propose_as_leader(r, &request, &index) != ERR_OK)
+        lessor_checkpoints_unsent(r->lessor, ids, n);
 }
 
 void leader_duties(struct replica *r)
 {
-    if (!lessor_is_primary(r->lessor) || !knows_all_leases(r))
+    if (!lessor_is_primary(r->lessor) || !leader_knows_all_leases(r))
         return;
     revoke_expired(r);
     checkpoint(r);

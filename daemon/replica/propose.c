@@ -113,19 +113,21 @@ struct replica_op *propose_internal(struct replica *r, Raftpb__InternalRequest *
     return enqueue(r, request, true, done, r);
 }
 
-bool propose_as_leader(struct replica *r, Raftpb__InternalRequest *request)
+enum errc propose_as_leader(struct replica *r, Raftpb__InternalRequest *request,
+                            uint64_t *ret_index)
 {
     if (!replica_leads(r))
-        return false;
+        return ERR_NOT_LEADER;
     request->id = propose_next_id(r);
     size_t size;
     uint8_t *data = pack(request, &size);
-    uint64_t index = 0;
-    enum errc code = raft_propose(r->raft, bytes_of(data, size), &index);
+    *ret_index = 0;
+    enum errc code = raft_propose(r->raft, bytes_of(data, size), ret_index);
     free(data);
-    assert(code != ERR_OK || index != 0); /* nothing since replica_refresh() has changed the role */
+    /* Nothing since replica_refresh() has changed the role. */
+    assert(code != ERR_OK || *ret_index != 0);
     replica_wake(r);
-    return code == ERR_OK;
+    return code;
 }
 
 void propose_pending(struct replica *r)
@@ -148,6 +150,13 @@ void propose_pending(struct replica *r)
     }
 }
 
+/* The outcome of `op`, which won't be proposed again. */
+static void give_up(struct replica_op *op)
+{
+    /* A renewal is the present leader's to answer, and asking it twice does no harm. */
+    request_finish(op, op->kind == OP_RENEWAL ? ERR_NOT_LEADER : ERR_TIMEOUT_LEADER_FAIL);
+}
+
 /* An entry of `term` has been applied. What this member appended itself in an earlier term and hasn't
  * been applied is not in the log any more: it is proposed again. What it forwarded may still be on its
  * way to the log: again only if the state machine recognizes it, else the caller learns that the outcome
@@ -164,7 +173,7 @@ void propose_settle(struct replica *r, uint64_t term)
             list_append(&r->unsent, &op->link);
             replica_wake(r);
         } else {
-            request_finish(op, ERR_TIMEOUT_LEADER_FAIL);
+            give_up(op);
         }
     }
 }
@@ -182,7 +191,7 @@ void propose_settle_unseen(struct replica *r)
             list_append(&r->unsent, &op->link);
             replica_wake(r);
         } else {
-            request_finish(op, ERR_TIMEOUT_LEADER_FAIL);
+            give_up(op);
         }
     }
 }

@@ -8,6 +8,13 @@ struct replica_op *replica_read(struct replica *r, void (*done)(void *ctx, enum 
 {
     struct replica_op *op = request_new(r, OP_READ, ctx);
     op->done_code = done;
+    read_enqueue(op);
+    return op;
+}
+
+void read_enqueue(struct replica_op *op)
+{
+    struct replica *r = op->replica;
     if (r->failed)
         request_finish(op, ERR_STOPPED);
     else if (r->read_count > REPLICA_READS_MAX)
@@ -15,7 +22,6 @@ struct replica_op *replica_read(struct replica *r, void (*done)(void *ctx, enum 
     else
         list_append(&r->reads_waiting, &op->link);
     replica_wake(r);
-    return op;
 }
 
 static void move_all(struct list *from, struct list *to)
@@ -76,6 +82,10 @@ void read_complete(struct replica *r)
     }
     while (!list_empty(&batch)) {
         struct replica_op *op = CONTAINER_OF(batch.next, struct replica_op, link);
-        request_complete(op, &(struct apply_result){.code = ERR_OK});
+        list_remove(&op->link);
+        if (op->kind == OP_RENEWAL)
+            renewal_confirmed(op);
+        else
+            request_complete(op, &(struct apply_result){.code = ERR_OK});
     }
 }

@@ -121,11 +121,14 @@ struct replica_op *replica_read(struct replica *r, void (*done)(void *ctx, enum 
 void replica_cancel(struct replica_op *op);
 
 /* Leases: renewal is answered by the leader only, and only while it is sure to be the leader: after a
- * read that was confirmed within an election timeout (e#15247: a leader that was stopped for a while must
- * not answer for leases that another one has ended). Call it from the `done` of a replica_read().
- * ERR_NOT_LEADER (also at a leader that has not applied an entry of its own term yet, or isn't sure),
- * ERR_LEASE_NOT_FOUND. */
-enum errc replica_lease_renew(struct replica *r, int64_t id, int64_t *ret_ttl);
+ * read round that was confirmed within an election timeout (e#15247: a leader that was stopped for a while
+ * must not answer for leases that another one has ended). A lease whose remaining time has been
+ * checkpointed is answered only when the log has taken the checkpoint back: the next leader would give it
+ * no more than the rest. ERR_NOT_LEADER (also at a leader that has not applied an entry of its own term
+ * yet, or isn't sure), ERR_LEASE_NOT_FOUND. */
+struct replica_op *replica_lease_renew(struct replica *r, int64_t id,
+                                       void (*done)(void *ctx, enum errc code, int64_t ttl),
+                                       void *ctx);
 
 /* Membership, on the leader (each waits for the commit). ADD_VOTER with the id of a learner promotes it; with
  * REMOVE only the id counts, with UPDATE the id and the peer URLs. ERR_NOT_LEADER, ERR_BUSY (another change

@@ -20,6 +20,11 @@ static uint64_t timeout_ms(const struct replica *r)
     return 5000 + 2 * r->config.election_ticks * r->config.tick_ms; /* etcd's ReqTimeout() */
 }
 
+static bool is_read(enum op_kind kind)
+{
+    return kind == OP_READ || kind == OP_RENEWAL;
+}
+
 struct replica_op *request_new(struct replica *r, enum op_kind kind, void *ctx)
 {
     struct replica_op *op = xcalloc(1, sizeof(*op));
@@ -30,7 +35,7 @@ struct replica_op *request_new(struct replica *r, enum op_kind kind, void *ctx)
     op->deadline_ms = op->started_ms + timeout_ms(r);
     list_init(&op->link);
     list_append(&r->timers, &op->timer); /* all have the same timeout */
-    if (kind == OP_READ)
+    if (is_read(kind))
         r->read_count++;
     else
         r->proposal_count++;
@@ -50,7 +55,7 @@ void request_register(struct replica_op *op)
     *at = op;
 }
 
-static void request_unregister(struct replica_op *op)
+void request_unregister(struct replica_op *op)
 {
     if (op->id == 0)
         return;
@@ -76,7 +81,7 @@ void request_free(struct replica_op *op)
     request_drop_data(op);
     list_remove(&op->link);
     list_remove(&op->timer);
-    if (op->kind == OP_READ)
+    if (is_read(op->kind))
         r->read_count--;
     else
         r->proposal_count--;
@@ -91,12 +96,16 @@ void request_complete(struct replica_op *op, const struct apply_result *result)
 {
     void (*done_result)(void *, const struct apply_result *) = op->done_result;
     void (*done_code)(void *, enum errc) = op->done_code;
+    void (*done_renewal)(void *, enum errc, int64_t) = op->done_renewal;
+    int64_t ttl = op->ttl;
     void *ctx = op->ctx;
     request_free(op);
     if (done_result)
         done_result(ctx, result);
     else if (done_code)
         done_code(ctx, result->code);
+    else if (done_renewal)
+        done_renewal(ctx, result->code, ttl);
 }
 
 void request_finish(struct replica_op *op, enum errc outcome)

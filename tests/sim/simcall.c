@@ -94,13 +94,17 @@ static void on_read(void *ctx, enum errc code)
 {
     struct simcall *c = ctx;
     struct simnode *n = sim_node(c->sim, c->node);
-    if (code != ERR_OK) {
+    if (code != ERR_OK)
         send_answer(c, code);
-    } else if (c->request.kind == REQ_KEEPALIVE) {
-        send_answer(c, replica_lease_renew(n->replica, c->request.lease, &c->answer.ttl));
-    } else {
+    else
         serve_range(c, n);
-    }
+}
+
+static void on_renewed(void *ctx, enum errc code, int64_t ttl)
+{
+    struct simcall *c = ctx;
+    c->answer.ttl = ttl;
+    send_answer(c, code);
 }
 
 static void begin(struct simcall *c, struct simnode *n)
@@ -116,7 +120,7 @@ static void begin(struct simcall *c, struct simnode *n)
         replica_read(n->replica, on_read, c);
         return;
     case REQ_KEEPALIVE:
-        replica_read(n->replica, on_read, c);
+        replica_lease_renew(n->replica, q->lease, on_renewed, c);
         return;
     default:
         break;

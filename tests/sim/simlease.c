@@ -6,6 +6,8 @@
 /* An abandoned lease may live this much longer in quiet times: a change of leader starts it anew. */
 #define EXPIRY_SLACK (4 * SECOND)
 #define REIGN_SLACK (3 * SECOND)
+/* A renewal may reach a paused member, and take effect so much later. */
+#define LATE_RENEWAL (10 * SECOND)
 
 static void step(struct world *w, void *ctx, uint64_t token, uint64_t b);
 
@@ -49,7 +51,7 @@ static void extend(struct lease *lease, uint64_t until)
 static void abandon(struct holder *h)
 {
     if (h->lease && !h->lease->abandoned_at)
-        h->lease->abandoned_at = h->sim->world.now;
+        h->lease->abandoned_at = h->sim->world.now + (h->patient ? LATE_RENEWAL : 0);
     h->lease = NULL;
     step_after(h, (h->sleeper ? 3000 : 0) + simrng_below(&h->sim->leases.rng, 2000));
 }
@@ -127,12 +129,12 @@ static void grant(struct holder *h)
         return;
     struct lease *lease = &l->all[l->count++];
     *lease = (struct lease){.id = (int64_t)l->count, .ttl = 2 + (int64_t)simrng_below(&l->rng, 4)};
-    lease->sleeper = h->sleeper;
-    if (h->sleeper)
+    lease->lasting = h->sleeper || h->patient;
+    if (lease->lasting)
         lease->ttl = 12 + (int64_t)simrng_below(&l->rng, 15);
     h->lease = lease;
     h->has_key = false;
-    h->keep_until = h->sim->world.now + simrng_below(&l->rng, 12 * SECOND);
+    h->keep_until = h->sim->world.now + simrng_below(&l->rng, (h->patient ? 40 : 12) * SECOND);
     h->node = clients_pick_node(&h->sim->clients);
     ask(h, &(struct simreq){.kind = REQ_GRANT, .lease = lease->id, .ttl = lease->ttl}, on_granted);
 }
@@ -174,9 +176,12 @@ void leases_start(struct leases *l, struct sim *s)
 {
     l->sim = s;
     l->rng = world_rng(&s->world, 4);
-    l->holder_count = 2 + simrng_below(&l->rng, LEASE_HOLDERS_MAX - 1);
+    l->holder_count = 3 + simrng_below(&l->rng, LEASE_HOLDERS_MAX - 2);
     for (size_t i = 0; i < l->holder_count; i++) {
-        l->holders[i] = (struct holder){.sim = s, .number = i, .sleeper = i == l->holder_count - 1};
+        l->holders[i] = (struct holder){.sim = s,
+                                        .number = i,
+                                        .patient = i == l->holder_count - 2,
+                                        .sleeper = i == l->holder_count - 1};
         step_after(&l->holders[i], 500 + simrng_below(&l->rng, 2000));
     }
 }
@@ -226,12 +231,12 @@ static void check_left(void *ctx, int64_t id)
     if (lease->gone)
         world_fail(&l->sim->world, "member %llu has lease %lld, which was revoked",
                    (unsigned long long)left->node, (long long)id);
-    if (lease->sleeper && lease->granted &&
+    if (lease->lasting && lease->granted &&
         surely_spent(l, lease) > (uint64_t)lease->ttl * SECOND + 2 * SECOND)
         world_fail(&l->sim->world, "lease %lld (%lld s) has lived for %llu s of leadership",
                    (long long)id, (long long)lease->ttl,
                    (unsigned long long)(surely_spent(l, lease) / SECOND));
-    if (!lease->sleeper && lease->abandoned_at &&
+    if (!lease->lasting && lease->abandoned_at &&
         now > lease->abandoned_at + (uint64_t)lease->ttl * SECOND + EXPIRY_SLACK)
         world_fail(&l->sim->world, "lease %lld (%lld s) was abandoned %llu ms ago and is there",
                    (long long)id, (long long)lease->ttl,

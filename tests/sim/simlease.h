@@ -15,7 +15,7 @@ struct lease {
         sure_until; /* no expiry may be applied before: from a grant or a renewal that succeeded */
     uint64_t abandoned_at; /* 0: kept, or nobody knows */
     bool granted, revoking, gone;
-    bool sleeper; /* a long one that nobody ever renews: only checkpoints bring it to its end */
+    bool lasting; /* a long one: without renewals only checkpoints bring it to its end */
 };
 
 struct holder {
@@ -23,7 +23,10 @@ struct holder {
     size_t number;
     struct lease *lease;
     uint64_t keep_until, token, asked_at, node;
-    bool has_key, sleeper;
+    bool has_key;
+    bool sleeper; /* renews nothing */
+    bool
+        patient; /* has lasting leases, and renews them: what has been checkpointed is taken back */
 };
 
 struct leases {

@@ -50,7 +50,7 @@ static struct cluster {
     struct replica_member initial[NODES_MAX];
     size_t initial_count;
     uint64_t now_ms, seed, turn;
-    uint64_t snapshot_entries, quota_bytes;
+    uint64_t snapshot_entries, quota_bytes, lease_checkpoint_ms, request_timeout_ms;
 } cl;
 
 static uint64_t env_mono(struct env *e)
@@ -226,6 +226,8 @@ static enum errc node_try_start(struct node *n, struct error *err)
         .election_ticks = ELECTION_TICKS,
         .snapshot_entries = cl.snapshot_entries,
         .quota_bytes = cl.quota_bytes,
+        .lease_checkpoint_ms = cl.lease_checkpoint_ms,
+        .request_timeout_ms = cl.request_timeout_ms,
         .wal_segment_bytes = 256 * 1024,
         .fatal = on_fatal,
         .leader_changed = on_leader,
@@ -380,7 +382,7 @@ static struct node *wait_leader(void)
     return leader_node();
 }
 
-static struct node *follower_node(void)
+static inline struct node *follower_node(void)
 {
     struct node *leader = wait_leader();
     for (size_t i = 0; i < cl.count; i++) {
@@ -436,13 +438,27 @@ static struct replica_op *propose_put(struct node *n, const char *key, const cha
     return replica_propose(n->replica, &request, on_answer, a);
 }
 
-static int64_t must_put(struct node *n, const char *key, const char *value)
+static inline int64_t must_put(struct node *n, const char *key, const char *value)
 {
     struct answer a;
     propose_put(n, key, value, 0, &a);
     WAIT(a.done);
     assert_int_equal(a.code, ERR_OK);
     return a.revision;
+}
+
+static inline int64_t grant(struct node *n, int64_t ttl)
+{
+    Etcdserverpb__LeaseGrantRequest g = ETCDSERVERPB__LEASE_GRANT_REQUEST__INIT;
+    g.ttl = ttl;
+    Raftpb__InternalRequest request = RAFTPB__INTERNAL_REQUEST__INIT;
+    request.request_case = RAFTPB__INTERNAL_REQUEST__REQUEST_LEASE_GRANT;
+    request.lease_grant = &g;
+    struct answer a = {0};
+    replica_propose(n->replica, &request, on_answer, &a);
+    WAIT(a.done);
+    assert_int_equal(a.code, ERR_OK);
+    return a.lease;
 }
 
 static enum errc read_point(struct node *n)
