@@ -9,6 +9,7 @@
  * have the same trace. A crash, a failed assertion or a hang of the code under test is a failure of its
  * seed like a broken promise. Exit code: 0 if no seed failed, 1 if one did, 2 for bad usage. */
 #include <getopt.h>
+#include <malloc.h>
 #include <poll.h>
 #include <signal.h>
 #include <sqlite3.h>
@@ -23,6 +24,9 @@
 #include "tests/sim/steady.h"
 
 #define SEED_SECONDS_MAX 240 /* of real time: a hang */
+/* Pages that don't come from malloc, each with room for SQLite's header of it. */
+#define SQLITE_PAGES 1024
+#define SQLITE_PAGE_ROOM (4096 + 512)
 #define TWICE_EVERY 25
 #define JOBS_MAX 64
 #define FAILURES_SHOWN 5
@@ -67,6 +71,11 @@ static void prepare_process(void)
     static const int signals[] = {SIGABRT, SIGSEGV, SIGBUS, SIGFPE, SIGALRM};
     for (size_t i = 0; i < ARRAY_LEN(signals); i++)
         signal(signals[i], on_signal);
+    mallopt(M_TRIM_THRESHOLD, 1 << 30); /* a short life: pages that were had are kept */
+    mallopt(M_TOP_PAD, 4 << 20);
+    mallopt(M_MMAP_THRESHOLD, 1 << 28);
+    static _Alignas(8) char pages[SQLITE_PAGES][SQLITE_PAGE_ROOM];
+    sqlite3_config(SQLITE_CONFIG_PAGECACHE, pages, SQLITE_PAGE_ROOM, SQLITE_PAGES);
     sqlite3_config(SQLITE_CONFIG_SINGLETHREAD);
     sqlite3_config(SQLITE_CONFIG_MEMSTATUS, 0);
 }

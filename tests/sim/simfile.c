@@ -4,11 +4,33 @@
 #include "lib/base/memory.h"
 #include "tests/sim/simfile.h"
 
+/* A sector's versions since the last sync. The newest is what `live` has; most sectors are written once, so
+ * that nothing needs to be copied for them. */
 struct simfile_dirty {
+    struct simfile_dirty *next; /* in the pool */
     uint64_t sector;
-    size_t count;
-    uint8_t versions[SIMFILE_VERSIONS_MAX][SIMFILE_SECTOR]; /* newest last */
+    size_t count;                                            /* with the newest */
+    uint8_t older[SIMFILE_VERSIONS_MAX - 1][SIMFILE_SECTOR]; /* oldest first */
 };
+
+/* Those that are free, of all files: they come and go with every write, and malloc is slow at their size.
+ * One thread (simdisk.h). */
+static struct simfile_dirty *pool;
+
+static struct simfile_dirty *dirty_new(void)
+{
+    struct simfile_dirty *d = pool;
+    if (!d)
+        return xmalloc(sizeof(*d));
+    pool = d->next;
+    return d;
+}
+
+static void dirty_free(struct simfile_dirty *d)
+{
+    d->next = pool;
+    pool = d;
+}
 
 static uint64_t min64(uint64_t a, uint64_t b)
 {
@@ -35,7 +57,7 @@ static void grow(struct simfile *f, uint64_t size)
 void simfile_free(struct simfile *f)
 {
     for (size_t i = 0; i < f->dirty_count; i++)
-        free(f->dirty[i]);
+        dirty_free(f->dirty[i]);
     free(f->dirty);
     free(f->slot);
     free(f->live);
@@ -43,33 +65,40 @@ void simfile_free(struct simfile *f)
     *f = (struct simfile){0};
 }
 
-static struct simfile_dirty *dirty_of(struct simfile *f, uint64_t sector)
+static struct simfile_dirty *dirty_add(struct simfile *f, uint64_t sector)
 {
-    if (f->slot[sector] > 0)
-        return f->dirty[f->slot[sector] - 1];
     if (f->dirty_count == f->dirty_cap) {
         f->dirty_cap = f->dirty_cap ? f->dirty_cap * 2 : 16;
         f->dirty = xrealloc(f->dirty, f->dirty_cap * sizeof(struct simfile_dirty *));
     }
-    struct simfile_dirty *d = xmalloc(sizeof(*d));
+    struct simfile_dirty *d = dirty_new();
     d->sector = sector;
-    d->count = 0;
+    d->count = 1;
     f->dirty[f->dirty_count++] = d;
     f->slot[sector] = (uint32_t)f->dirty_count;
     return d;
 }
 
-/* Takes the sectors of live[from..to) as they are now for new versions. */
+/* Before live[from..to) is changed: its sectors get a new version each. */
 static void add_versions(struct simfile *f, uint64_t from, uint64_t to)
 {
     for (uint64_t s = from / SIMFILE_SECTOR; s * SIMFILE_SECTOR < to; s++) {
-        struct simfile_dirty *d = dirty_of(f, s);
+        if (f->slot[s] == 0) {
+            dirty_add(f, s);
+            continue;
+        }
+        struct simfile_dirty *d = f->dirty[f->slot[s] - 1];
         if (d->count == SIMFILE_VERSIONS_MAX) {
             d->count--;
-            memmove(d->versions[0], d->versions[1], d->count * SIMFILE_SECTOR);
+            memmove(d->older[0], d->older[1], (d->count - 1) * SIMFILE_SECTOR);
         }
-        memcpy(d->versions[d->count++], f->live + s * SIMFILE_SECTOR, SIMFILE_SECTOR);
+        memcpy(d->older[d->count++ - 1], f->live + s * SIMFILE_SECTOR, SIMFILE_SECTOR);
     }
+}
+
+static const uint8_t *version_of(const struct simfile *f, const struct simfile_dirty *d, size_t i)
+{
+    return i + 1 == d->count ? f->live + d->sector * SIMFILE_SECTOR : d->older[i];
 }
 
 static void set_size(struct simfile *f, uint64_t size)
@@ -89,8 +118,8 @@ void simfile_write(struct simfile *f, uint64_t offset, const void *p, size_t n)
     if (n == 0)
         return;
     grow(f, offset + n);
-    memcpy(f->live + offset, p, n);
     add_versions(f, offset, offset + n);
+    memcpy(f->live + offset, p, n);
     if (offset + n > f->size)
         set_size(f, offset + n);
 }
@@ -99,8 +128,8 @@ void simfile_resize(struct simfile *f, uint64_t size)
 {
     grow(f, size);
     if (size < f->size) {
-        memset(f->live + size, 0, f->size - size);
         add_versions(f, size, f->size);
+        memset(f->live + size, 0, f->size - size);
     }
     set_size(f, size);
 }
@@ -109,7 +138,7 @@ static void forget_versions(struct simfile *f)
 {
     for (size_t i = 0; i < f->dirty_count; i++) {
         f->slot[f->dirty[i]->sector] = 0;
-        free(f->dirty[i]);
+        dirty_free(f->dirty[i]);
     }
     f->dirty_count = 0;
     f->size_count = 0;
@@ -117,7 +146,8 @@ static void forget_versions(struct simfile *f)
 
 static void make_durable(struct simfile *f, const struct simfile_dirty *d)
 {
-    memcpy(f->durable + d->sector * SIMFILE_SECTOR, d->versions[d->count - 1], SIMFILE_SECTOR);
+    uint64_t at = d->sector * SIMFILE_SECTOR;
+    memcpy(f->durable + at, f->live + at, SIMFILE_SECTOR);
 }
 
 void simfile_sync(struct simfile *f)
@@ -152,17 +182,18 @@ static void crash_sector(struct simfile *f, const struct simfile_dirty *d, struc
     }
     size_t version = (size_t)simrng_below(rng, d->count);
     if (dice == 4) {
-        memcpy(p, d->versions[version], SIMFILE_SECTOR);
+        memcpy(p, version_of(f, d, version), SIMFILE_SECTOR);
         return;
     }
     size_t cut = (size_t)simrng_below(rng, SIMFILE_SECTOR);
-    const uint8_t *before = version > 0 ? d->versions[version - 1] : p;
+    const uint8_t *before = version > 0 ? version_of(f, d, version - 1) : p;
+    const uint8_t *after = version_of(f, d, version);
     uint8_t torn[SIMFILE_SECTOR];
     memcpy(torn, before, SIMFILE_SECTOR);
     if (simrng_chance(rng, 50))
-        memcpy(torn, d->versions[version], cut);
+        memcpy(torn, after, cut);
     else
-        memcpy(torn + cut, d->versions[version] + cut, SIMFILE_SECTOR - cut);
+        memcpy(torn + cut, after + cut, SIMFILE_SECTOR - cut);
     memcpy(p, torn, SIMFILE_SECTOR);
 }
 
@@ -189,7 +220,7 @@ void simfile_flip(struct simfile *f, uint64_t offset, unsigned bit)
     f->durable[offset] ^= (uint8_t)(1u << bit);
     if (f->slot[offset / SIMFILE_SECTOR] > 0) {
         struct simfile_dirty *d = f->dirty[f->slot[offset / SIMFILE_SECTOR] - 1];
-        for (size_t i = 0; i < d->count; i++)
-            d->versions[i][offset % SIMFILE_SECTOR] ^= (uint8_t)(1u << bit);
+        for (size_t i = 0; i + 1 < d->count; i++)
+            d->older[i][offset % SIMFILE_SECTOR] ^= (uint8_t)(1u << bit);
     }
 }
