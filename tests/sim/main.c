@@ -71,11 +71,6 @@ static void prepare_process(void)
     static const int signals[] = {SIGABRT, SIGSEGV, SIGBUS, SIGFPE, SIGALRM};
     for (size_t i = 0; i < ARRAY_LEN(signals); i++)
         signal(signals[i], on_signal);
-    mallopt(M_TRIM_THRESHOLD, 1 << 30); /* a short life: pages that were had are kept */
-    mallopt(M_TOP_PAD, 4 << 20);
-    mallopt(M_MMAP_THRESHOLD, 1 << 28);
-    static _Alignas(8) char pages[SQLITE_PAGES][SQLITE_PAGE_ROOM];
-    sqlite3_config(SQLITE_CONFIG_PAGECACHE, pages, SQLITE_PAGE_ROOM, SQLITE_PAGES);
     sqlite3_config(SQLITE_CONFIG_SINGLETHREAD);
     sqlite3_config(SQLITE_CONFIG_MEMSTATUS, 0);
 }
@@ -87,6 +82,11 @@ static _Noreturn void run_child(const struct options *o, uint64_t seed, int out)
     options.seed = seed;
     options.loud = o->trace;
     prepare_process();
+    mallopt(M_TRIM_THRESHOLD, 1 << 30); /* a short life: pages that were had are kept */
+    mallopt(M_TOP_PAD, 4 << 20);
+    mallopt(M_MMAP_THRESHOLD, 1 << 28);
+    static _Alignas(8) char pages[SQLITE_PAGES][SQLITE_PAGE_ROOM];
+    sqlite3_config(SQLITE_CONFIG_PAGECACHE, pages, SQLITE_PAGE_ROOM, SQLITE_PAGES);
     alarm(SEED_SECONDS_MAX);
     sim_run(&options, &result, &dying_world);
     if (write(out, &result, sizeof(result)) != sizeof(result))
