@@ -16,6 +16,7 @@ struct wal {
     bool closed;    /* frees itself when the job is done */
     bool no_spare;  /* there was no space for one: not tried again before the log rolls or is cut */
     bool was_spare; /* the last job did not write appends: they go next */
+    bool quiet;     /* nothing was appended since the last tick */
     uint64_t seq;   /* of the segment being written, to see it roll */
     struct wal_op *pending, **pending_end;
     struct wal_op *group; /* the job's */
@@ -134,6 +135,29 @@ static void submit(struct wal *w, void (*run)(struct job *), void (*done)(struct
     w->config.worker->submit(w->config.worker, &w->job);
 }
 
+static void watermark_run(struct job *job)
+{
+    struct wal *w = CONTAINER_OF(job, struct wal, job);
+    w->job_rc = wal_write_watermark(&w->writer, &w->job_err);
+}
+
+static void watermark_done(struct job *job)
+{
+    struct wal *w = CONTAINER_OF(job, struct wal, job);
+    if (w->job_rc)
+        fail(w, &w->job_err);
+    w->busy = false;
+    start_next(w);
+}
+
+void wal_tick(struct wal *w)
+{
+    bool idle = !w->busy && !w->pending && !w->failed && !w->closed;
+    if (idle && w->quiet && !w->writer.vouched && w->writer.offset > WAL_SECTOR)
+        submit(w, watermark_run, watermark_done);
+    w->quiet = idle;
+}
+
 static void submit_group(struct wal *w)
 {
     size_t bytes = 0;
@@ -175,6 +199,7 @@ static void enqueue(struct wal *w, struct wal_op *op)
         op_free(op);
         return;
     }
+    w->quiet = false;
     *w->pending_end = op;
     w->pending_end = &op->next;
     start_next(w);

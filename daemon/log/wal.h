@@ -88,6 +88,11 @@ void wal_append(struct wal *w, const struct raft_hard_state *hs, struct raft_ent
                 size_t entry_count, void (*done)(void *ctx, uint64_t token), void *ctx,
                 uint64_t token);
 
+/* To be called about every 100 ms. When nothing was appended since the last call, and what was is synced,
+ * this writes a watermark behind it (wal_internal.h), once: then damage to the last append is known for
+ * damage too. An idle log writes nothing more. */
+void wal_tick(struct wal *w);
+
 /* Entries up to and including `index` (whose term is `term`) are not needed any more: segments that
  * hold nothing newer are recycled or removed, after the appends before this call. `index` is committed
  * and at most the last index; at or below the present base it does nothing. Recovery may still hand out

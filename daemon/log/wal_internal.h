@@ -23,8 +23,15 @@
  * then something that had been synced is gone: damage. Otherwise whatever is there was written after
  * the last sync that is known to have finished, was never acknowledged, and is a torn tail. Segments
  * before the last one were synced up to the end that the next head states: anything invalid in them
- * is damage. What this can't tell: damage to the very last batch looks like a write that never
- * finished, unless the log was closed in good order, because closing adds an empty batch behind it. */
+ * is damage.
+ *
+ * Watermarks. By this rule alone damage to the very last batch would look like a write that never
+ * finished: an acknowledged entry or a vote would be forgotten without a word. So an empty batch follows
+ * when the log was idle for a moment after a sync (wal_tick) and when it is closed: its `synced` vouches
+ * for all before it, and with it itself nothing is lost. It is not repeated while nothing else is
+ * written. What is left: damage to the last batch while the log is busy, within one tick of its sync;
+ * damage that hits the last batch and its watermark at once; and a segment in which the watermark finds
+ * no sector any more (the next segment's head vouches for it). */
 #ifndef LOG_WAL_INTERNAL_H
 #define LOG_WAL_INTERNAL_H
 
@@ -184,14 +191,16 @@ struct wal_writer {
     struct raft_hard_state hard_state;
     bool hard_state_unwritten; /* a commit index that came alone waits for the next batch */
     bool base_unwritten;       /* likewise a cut that frees no segment */
-    bool vouched;              /* the last batch is the empty one of a close */
+    bool vouched;              /* the last batch is a watermark, or there is no room for one */
     struct buf batch;          /* being built: header, records */
     uint32_t batch_records;
 };
 
 /* Writes and syncs all ops of the list, then drops segments that are not needed any more. */
 enum errc wal_write_ops(struct wal_writer *w, const struct wal_op *ops, struct error *err);
-/* The empty batch of a close in good order (see above). */
+/* An empty batch behind what is synced (see above), unless the last one is one; never in a new segment. */
+enum errc wal_write_watermark(struct wal_writer *w, struct error *err);
+/* The same for a close in good order, with what else was not worth a write yet. */
 enum errc wal_write_closing(struct wal_writer *w, struct error *err);
 void wal_writer_free(struct wal_writer *w); /* closes the file */
 

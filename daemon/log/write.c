@@ -238,6 +238,20 @@ enum errc wal_write_ops(struct wal_writer *w, const struct wal_op *ops, struct e
     return rc;
 }
 
+enum errc wal_write_watermark(struct wal_writer *w, struct error *err)
+{
+    assert(w->synced == w->offset && w->batch.n == 0);
+    if (w->offset == WAL_SECTOR || w->vouched)
+        return ERR_OK;
+    if (segment_bytes(w) - w->offset < WAL_SECTOR) {
+        w->vouched = true;
+        return ERR_OK;
+    }
+    begin_batch(w);
+    enum errc rc = flush_batch(w, err);
+    return rc ? rc : sync_segment(w, err);
+}
+
 enum errc wal_write_closing(struct wal_writer *w, struct error *err)
 {
     bool nothing_to_vouch_for = w->offset == WAL_SECTOR || w->vouched;

@@ -143,6 +143,7 @@ void duties_tick(struct replica *r)
     trim_history(r);
     publish(r);
     duties_cut_log(r);
+    wal_tick(r->wal);
     if (replica_leads(r) && lessor_count(r->lessor))
         read_begin_round(r); /* to stay sure of leadership: replica_lease_renew() */
     else if (!list_empty(&r->reads_waiting))

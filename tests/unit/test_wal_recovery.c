@@ -325,6 +325,8 @@ static void play(struct run *r, size_t steps)
             submit_cut(r);
         else if (dice < 62)
             submit_reset(r);
+        else if (dice < 66)
+            wal_tick(r->wal);
         else if (dice < 80)
             simworker_run(&r->worker);
         else
@@ -546,7 +548,10 @@ static void judge(struct run *copy, const struct run *original, bool closed, str
     v->short_by_last++;
 }
 
-static void damage_every_byte(bool closed, struct verdicts *v)
+/* What ends the history before the damage. */
+enum ending { BUSY, IDLE, CLOSED };
+
+static void damage_every_byte(enum ending ending, struct verdicts *v)
 {
     struct run r;
     run_init(&r, 11);
@@ -555,8 +560,12 @@ static void damage_every_byte(bool closed, struct verdicts *v)
         submit_append(&r);
         simworker_drain(&r.worker);
     }
-    if (closed)
+    if (ending == CLOSED)
         run_close(&r);
+    for (int i = 0; ending == IDLE && i < 5; i++) {
+        wal_tick(r.wal);
+        simworker_drain(&r.worker);
+    }
     struct image image;
     take_image(&r, &image);
     assert_true(image.count >= 2);
@@ -567,7 +576,7 @@ static void damage_every_byte(bool closed, struct verdicts *v)
             image.data[file].p[at] ^= (uint8_t)(1u << at % 8);
             put_image(&copy, &image);
             image.data[file].p[at] ^= (uint8_t)(1u << at % 8);
-            judge(&copy, &r, closed, v);
+            judge(&copy, &r, ending != BUSY, v);
             run_free(&copy);
         }
     free_image(&image);
@@ -578,13 +587,62 @@ static void test_damage_at_every_byte(void **state)
 {
     (void)state;
     struct verdicts v = {0};
-    damage_every_byte(true, &v);
+    damage_every_byte(CLOSED, &v);
     assert_true(v.corrupt > 200 && v.whole > 100);
     assert_int_equal(v.short_by_last, 0);
+    struct verdicts u = {0};
+    damage_every_byte(IDLE, &u);
+    assert_true(u.corrupt > 200 && u.whole > 100);
+    assert_int_equal(u.short_by_last, 0);
     struct verdicts w = {0};
-    damage_every_byte(false, &w);
+    damage_every_byte(BUSY, &w);
     assert_true(w.corrupt > 200 && w.whole > 100);
-    assert_true(w.short_by_last > 0); /* the documented limit: the last batch of a log not closed */
+    assert_true(w.short_by_last > 0); /* the documented limit: the last batch of a busy log */
+}
+
+static void count_write(void *ctx, enum simdisk_op op, const char *path)
+{
+    (void)path;
+    *(size_t *)ctx += op == SIMDISK_WRITE;
+}
+
+/* One watermark for what was appended, none while nothing follows, none beside a busy log; and what is
+ * appended behind it is as good as ever. */
+static void test_watermark(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 1; seed <= 40; seed++) {
+        struct run r;
+        size_t writes = 0;
+        run_init(&r, seed);
+        open_checked(&r);
+        simdisk_set_hook(r.sim, count_write, &writes);
+        wal_tick(r.wal);
+        wal_tick(r.wal);
+        simworker_drain(&r.worker);
+        assert_int_equal(writes, 0); /* nothing to vouch for */
+        for (int round = 0; round < 8; round++) {
+            submit_append(&r);
+            simworker_drain(&r.worker);
+            size_t before = writes;
+            wal_tick(r.wal); /* it may have been appended just now */
+            assert_false(simworker_can_run(&r.worker));
+            wal_tick(r.wal);
+            simworker_drain(&r.worker);
+            assert_true(writes <= before + 1);
+            before = writes;
+            for (int i = 0; i < 10; i++) {
+                wal_tick(r.wal);
+                simworker_drain(&r.worker);
+            }
+            assert_int_equal(writes, before);
+        }
+        assert_true(writes > 8);
+        simdisk_set_hook(r.sim, NULL, NULL);
+        crash(&r);
+        open_checked(&r);
+        run_free(&r);
+    }
 }
 
 /* A segment that vanished is noticed, unless all in it had been cut. */
@@ -783,6 +841,7 @@ int main(void)
         cmocka_unit_test(test_no_space_at_every_call),
         cmocka_unit_test(test_full_disk),
         cmocka_unit_test(test_damage_at_every_byte),
+        cmocka_unit_test(test_watermark),
         cmocka_unit_test(test_missing_segment),
         cmocka_unit_test(test_misdirected_write),
         cmocka_unit_test(test_recycled),
