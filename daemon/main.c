@@ -1,8 +1,10 @@
 /* quorumd: one member of a cluster. Exit codes: 0 stopped as asked, 1 it can't run, 2 a wrong setting. */
+#include <errno.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 #include <uv.h>
 
 #include "daemon/server/config.h"
@@ -13,7 +15,7 @@ struct program {
     uv_loop_t loop;
     uv_signal_t signals[2];
     struct server *server;
-    int exit_code;
+    struct error failure; /* code: why it ends */
 };
 
 extern char **environ;
@@ -28,8 +30,7 @@ static void on_stopped(void *ctx, const struct error *why)
         log_info("server", "stopped");
         return;
     }
-    fprintf(stderr, "quorumd: %s\n", why->message);
-    p->exit_code = 1;
+    p->failure = *why;
     /* After a failure handles of the store and the log may be left, whose disk must not be touched. */
     uv_stop(&p->loop);
 }
@@ -48,10 +49,28 @@ static void on_signal(uv_signal_t *handle, int number)
         server_stop(p->server);
 }
 
-static int run(const struct config *c)
+/* What the server left behind when it failed (its threads, open files) goes with the process image; process id,
+ * settings and standard streams stay. */
+static void restart(char **argv)
+{
+    execv("/proc/self/exe", argv);
+    fprintf(stderr, "quorumd: start anew: %s: start it again by hand\n", strerror(errno));
+}
+
+/* Damaged data is no end if there are other members to come back from. */
+static int end(const struct config *c, const struct error *failure, char **argv)
+{
+    struct error err = *failure;
+    if (failure->code == ERR_CORRUPT && server_heal(&c->server, failure, &err))
+        restart(argv);
+    else
+        fprintf(stderr, "quorumd: %s\n", err.message);
+    return 1;
+}
+
+static int run(const struct config *c, char **argv)
 {
     struct program p = {0};
-    struct error err;
     uv_loop_init(&p.loop);
     signal(SIGPIPE, SIG_IGN);
     for (size_t i = 0; i < ARRAY_LEN(p.signals); i++) {
@@ -59,16 +78,15 @@ static int run(const struct config *c)
         p.signals[i].data = &p;
         uv_signal_start(&p.signals[i], on_signal, i ? SIGTERM : SIGINT);
     }
-    enum errc e = server_start(&p.loop, &c->server, &p.server, on_stopped, &p, &err);
-    if (e) {
-        fprintf(stderr, "quorumd: %s\n", err.message);
+    struct error err;
+    if (server_start(&p.loop, &c->server, &p.server, on_stopped, &p, &err)) {
+        p.failure = err;
         for (size_t i = 0; i < ARRAY_LEN(p.signals); i++)
             uv_close((uv_handle_t *)&p.signals[i], NULL);
-        p.exit_code = 1;
     }
     uv_run(&p.loop, UV_RUN_DEFAULT);
     uv_loop_close(&p.loop);
-    return p.exit_code;
+    return p.failure.code ? end(c, &p.failure, argv) : 0;
 }
 
 static void log_notes(const struct config *c)
@@ -97,7 +115,7 @@ int main(int argc, char **argv)
     } else {
         log_set_level(c.log_level);
         log_notes(&c);
-        exit_code = run(&c);
+        exit_code = run(&c, argv);
     }
     config_free(&c);
     return exit_code;

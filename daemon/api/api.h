@@ -43,6 +43,9 @@ struct api_config {
     uint64_t request_timeout_ms; /* of what is forwarded */
     uint64_t election_ms;
     void (*defragmented)(void *ctx, bool done); /* for the log; may be NULL */
+    /* A read found a row whose checksum is wrong; may be NULL. The call fails, and the member is not to be
+     * trusted any more. Ends nothing by itself. */
+    void (*damaged)(void *ctx, const struct error *err);
     void *ctx;
 };
 

@@ -57,6 +57,12 @@ bool call_wants_leader(const struct rpc_call *call)
     return bytes_equal(rpc_call_header(call, "hasleader"), bytes_str("true"));
 }
 
+void api_check_damage(struct api *api, const struct error *err)
+{
+    if (err->code == ERR_CORRUPT && api->config.damaged)
+        api->config.damaged(api->config.ctx, err);
+}
+
 bool api_no_space(struct api *api)
 {
     return apply_alarm_nospace(replica_apply(api->config.replica));
@@ -233,6 +239,11 @@ void unary_propose(struct unary *u, Raftpb__InternalRequest *request)
 {
     if (u->request_bytes + ENTRY_OVERHEAD > u->api->config.request_bytes_max) {
         unary_fail(u, ERR_REQUEST_TOO_LARGE);
+        return;
+    }
+    if (request->request_case != RAFTPB__INTERNAL_REQUEST__REQUEST_ALARM &&
+        apply_alarm_corrupt(replica_apply(u->api->config.replica))) {
+        unary_fail(u, ERR_CORRUPT);
         return;
     }
     add_session(u->call, request);

@@ -78,6 +78,9 @@ bool api_has_leader(struct api *api);
 bool api_is_learner(struct api *api);
 bool call_wants_leader(const struct rpc_call *call); /* metadata `hasleader: true` */
 
+/* After a read failed with *err (zeros: without one): damage goes to the member, which ends by it. */
+void api_check_damage(struct api *api, const struct error *err);
+
 /* Whether writes that add data are refused now (the NOSPACE alarm). */
 bool api_no_space(struct api *api);
 

@@ -1,29 +1,25 @@
 /* etcdserverpb.KV: reads at a linearizable point or locally, writes through the log. */
 #include "daemon/api/call.h"
 
-#include "lib/base/log.h"
-
-static void log_corrupt(enum errc code, const struct error *err)
-{
-    if (code == ERR_CORRUPT)
-        log_error("store", "%s", err->message);
-}
-
 /* ---- Range --------------------------------------------------------------------------------------- */
 
 static void range_now(struct unary *u)
 {
+    if (apply_alarm_corrupt(replica_apply(u->api->config.replica))) {
+        unary_fail(u, ERR_CORRUPT);
+        return;
+    }
     if (range_is_plain((const Etcdserverpb__RangeRequest *)u->request)) {
         range_start(u);
         return;
     }
     Etcdserverpb__RangeResponse *response;
-    struct error err;
+    struct error err = {0};
     enum errc e =
         apply_range(replica_apply(u->api->config.replica),
                     (const Etcdserverpb__RangeRequest *)u->request, &u->arena, &response, &err);
     if (e) {
-        log_corrupt(e, &err);
+        api_check_damage(u->api, &err);
         unary_fail(u, e);
         return;
     }
@@ -116,12 +112,12 @@ static bool ops_serializable(Etcdserverpb__RequestOp *const *ops, size_t count)
 static void read_txn_now(struct unary *u)
 {
     Etcdserverpb__TxnResponse *response;
-    struct error err;
+    struct error err = {0};
     enum errc e =
         apply_read_txn(replica_apply(u->api->config.replica),
                        (const Etcdserverpb__TxnRequest *)u->request, &u->arena, &response, &err);
     if (e) {
-        log_corrupt(e, &err);
+        api_check_damage(u->api, &err);
         unary_fail(u, e);
         return;
     }

@@ -5,8 +5,6 @@
 
 #include <stdlib.h>
 
-#include "lib/base/log.h"
-
 /* A slice is what takes well below a millisecond: so many keys, fewer if their values are large. */
 #define SLICE_KEYS_MAX 500
 #define SLICE_KEYS_MIN 4
@@ -145,7 +143,7 @@ static void wait_for_turn(struct range_job *job)
 static void run_slice(struct range_job *job)
 {
     struct unary *u = job->u;
-    struct error err;
+    struct error err = {0};
     bool end = false;
     enum errc e = read_slice(job, &end, &err);
     if (e == ERR_COMPACTED && job->count >= 0 &&
@@ -153,8 +151,7 @@ static void run_slice(struct range_job *job)
         begin(job); /* a compaction came between two slices of "now": later is now as well */
         wait_for_turn(job);
     } else if (e) {
-        if (e == ERR_CORRUPT)
-            log_error("store", "%s", err.message);
+        api_check_damage(u->api, &err);
         range_drop(job);
         unary_fail(u, e);
     } else if (end) {

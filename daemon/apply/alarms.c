@@ -116,6 +116,13 @@ bool apply_alarm_nospace(const struct apply *a)
     return alarm_active(a, ETCDSERVERPB__ALARM_TYPE__NOSPACE);
 }
 
+bool apply_alarm_corrupt(const struct apply *a)
+{
+    bool there;
+    place(a, &(struct alarm_row){a->config.member_id, ETCDSERVERPB__ALARM_TYPE__CORRUPT}, &there);
+    return there;
+}
+
 void apply_each_alarm(const struct apply *a, void (*each)(void *ctx, uint64_t member_id, int alarm),
                       void *ctx)
 {

@@ -52,8 +52,9 @@ enum errc apply_query(struct apply *a, const struct mvcc_query *q, struct mvcc_r
 
 #define REQUEST(name) RAFTPB__INTERNAL_REQUEST__REQUEST_##name
 
-/* etcd goes on with what makes no keys while a NOSPACE alarm is on, and with nothing while a CORRUPT
- * one is (its applierV3Capped and applierV3Corrupt). Alarms are replicated, so this is too. */
+/* etcd goes on with what makes no keys while a NOSPACE alarm is on (its applierV3Capped). Alarms are
+ * replicated, so this is too. CORRUPT is none of the entries' business: it is for the member that it names,
+ * and only that one refuses, before anything is proposed. */
 static enum errc check_alarms(const struct apply *a, const Raftpb__InternalRequest *r)
 {
     if (a->alarm_count == 0)
@@ -65,8 +66,6 @@ static enum errc check_alarms(const struct apply *a, const Raftpb__InternalReque
     case REQUEST(COMPACTION):
     case REQUEST(LEASE_GRANT):
     case REQUEST(LEASE_REVOKE):
-        if (alarm_active(a, ETCDSERVERPB__ALARM_TYPE__CORRUPT))
-            return ERR_CORRUPT;
         return apply_cost(r) > 0 && apply_alarm_nospace(a) ? ERR_NO_SPACE : ERR_OK;
     default:
         return ERR_OK;
@@ -211,7 +210,7 @@ enum errc apply_entry(struct apply *a, const struct raft_entry *e, struct arena 
 enum errc apply_range(struct apply *a, const Etcdserverpb__RangeRequest *r, struct arena *arena,
                       Etcdserverpb__RangeResponse **ret_response, struct error *err)
 {
-    if (alarm_active(a, ETCDSERVERPB__ALARM_TYPE__CORRUPT))
+    if (apply_alarm_corrupt(a))
         return ERR_CORRUPT;
     return kv_range(a, r, arena, ret_response, err);
 }
@@ -220,7 +219,7 @@ enum errc apply_read_txn(struct apply *a, const Etcdserverpb__TxnRequest *r, str
                          Etcdserverpb__TxnResponse **ret_response, struct error *err)
 {
     assert(apply_txn_is_read_only(r));
-    if (alarm_active(a, ETCDSERVERPB__ALARM_TYPE__CORRUPT))
+    if (apply_alarm_corrupt(a))
         return ERR_CORRUPT;
     a->answer = true;
     a->broken = ERR_OK;

@@ -83,6 +83,8 @@ enum errc apply_read_txn(struct apply *a, const Etcdserverpb__TxnRequest *r, str
 
 /* Alarms that are active (NOSPACE, CORRUPT), for admission checks and Status. */
 bool apply_alarm_nospace(const struct apply *a);
+/* For this member: it must not answer requests. The others are right (docs/decisions.md). */
+bool apply_alarm_corrupt(const struct apply *a);
 void apply_each_alarm(const struct apply *a, void (*each)(void *ctx, uint64_t member_id, int alarm),
                       void *ctx);
 

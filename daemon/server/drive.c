@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "daemon/server/known.h"
 #include "lib/base/log.h"
 
 /* After a pause (a stopped process, a starved machine) the clock has moved on but what the others have said
@@ -32,6 +33,15 @@ static void on_wake(void *ctx)
 static void on_fatal(void *ctx, const struct error *err)
 {
     server_fail(ctx, err);
+}
+
+void drive_damaged(void *ctx, const struct error *err)
+{
+    struct server *s = ctx;
+    if (s->damage.code)
+        return;
+    s->damage = *err;
+    drive_wake(s);
 }
 
 /* The end waits a little: a leader that removed itself has still to answer the one who asked for it, and to
@@ -105,6 +115,8 @@ static void tick(struct server *s)
     api_tick(s->api);
     compactor_tick(s, uv_now(s->loop));
     log_quorum(s);
+    promote_tick(s);
+    known_note(s);
     if (s->removed_until_ms && uv_now(s->loop) >= s->removed_until_ms)
         end_removed(s);
     if (s->state == SERVER_HANDING_OVER) {
@@ -137,6 +149,10 @@ static void on_turn(uv_check_t *check)
     struct server *s = check->data;
     if (!s->replica || s->failed)
         return;
+    if (s->damage.code) {
+        server_fail(s, &s->damage);
+        return;
+    }
     s->woken = false;
     bool more = replica_poll(s->replica);
     if (s->failed)

@@ -1,15 +1,15 @@
 #include "daemon/server/identity.h"
 
-#include <ctype.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "daemon/peer/ids.h"
+#include "daemon/server/state_file.h"
 #include "lib/base/memory.h"
 
-#define HEAD "quorumd identity 1"
-#define FILE_BYTES_MAX 65536 /* sixteen members with as many URLs fit many times */
+#define HEAD "quorumd identity 2"
+#define HEAD_WITHOUT_CHECKSUM "quorumd identity 1" /* as earlier versions wrote it */
 
 void identity_free(struct identity *id)
 {
@@ -46,6 +46,20 @@ const struct replica_member *identity_self(const struct identity *id)
         if (id->members[i].id == id->member_id)
             return &id->members[i];
     return NULL;
+}
+
+void identity_from_list(struct identity *ret_identity,
+                        const Etcdserverpb__MemberListResponse *response, uint64_t member_id,
+                        const char *name)
+{
+    struct identity id = {
+        .joined = true, .cluster_id = response->header->cluster_id, .member_id = member_id};
+    for (size_t i = 0; i < response->n_members && i < RAFT_MEMBERS_MAX; i++) {
+        const Etcdserverpb__Member *m = response->members[i];
+        identity_add(&id, m->id, m->id == member_id ? name : m->name, m->islearner, m->peerurls,
+                     m->n_peerurls);
+    }
+    *ret_identity = id;
 }
 
 /* ---- From the settings --------------------------------------------------------------------------- */
@@ -160,17 +174,10 @@ enum errc identity_compute(const struct server_config *config, struct identity *
 
 /* ---- The file ------------------------------------------------------------------------------------ */
 
-static enum errc parse_hex(const char *text, uint64_t *ret_value)
-{
-    char *end;
-    *ret_value = strtoull(text, &end, 16);
-    return isxdigit((unsigned char)*text) && !*end && *ret_value ? ERR_OK : ERR_CORRUPT;
-}
-
 static enum errc parse_peer(char **fields, size_t count, struct identity *id)
 {
     uint64_t member_id;
-    if (count < 4 || count > 4 + SERVER_URLS_MAX || parse_hex(fields[1], &member_id) ||
+    if (count < 4 || count > 4 + SERVER_URLS_MAX || !state_file_hex(fields[1], &member_id) ||
         id->member_count == RAFT_MEMBERS_MAX)
         return ERR_CORRUPT;
     identity_add(id, member_id, fields[3], !strcmp(fields[2], "learner"), fields + 4, count - 4);
@@ -180,13 +187,11 @@ static enum errc parse_peer(char **fields, size_t count, struct identity *id)
 static enum errc parse_line(char *line, struct identity *id)
 {
     char *fields[5 + SERVER_URLS_MAX];
-    size_t count = 0;
-    for (char *f; (f = strsep(&line, "\t")) != NULL && count < ARRAY_LEN(fields);)
-        fields[count++] = f;
+    size_t count = state_file_fields(line, fields, ARRAY_LEN(fields));
     if (count == 2 && !strcmp(fields[0], "cluster"))
-        return parse_hex(fields[1], &id->cluster_id);
+        return state_file_hex(fields[1], &id->cluster_id) ? ERR_OK : ERR_CORRUPT;
     if (count == 2 && !strcmp(fields[0], "member"))
-        return parse_hex(fields[1], &id->member_id);
+        return state_file_hex(fields[1], &id->member_id) ? ERR_OK : ERR_CORRUPT;
     if (count == 2 && !strcmp(fields[0], "origin")) {
         id->joined = !strcmp(fields[1], "joined");
         return ERR_OK;
@@ -194,10 +199,10 @@ static enum errc parse_line(char *line, struct identity *id)
     return !strcmp(fields[0], "peer") ? parse_peer(fields, count, id) : ERR_CORRUPT;
 }
 
-static enum errc parse_file(char *text, struct identity *id)
+static enum errc parse_file(char *text, bool checked, struct identity *id)
 {
     char *save, *line = strtok_r(text, "\n", &save);
-    if (!line || strcmp(line, HEAD))
+    if (!line || strcmp(line, checked ? HEAD : HEAD_WITHOUT_CHECKSUM) != 0)
         return ERR_CORRUPT;
     while ((line = strtok_r(NULL, "\n", &save)) != NULL)
         if (parse_line(line, id))
@@ -205,34 +210,35 @@ static enum errc parse_file(char *text, struct identity *id)
     return id->cluster_id && identity_self(id) ? ERR_OK : ERR_CORRUPT;
 }
 
+enum errc identity_read(struct disk *disk, const char *path, struct identity *ret_identity,
+                        struct error *err)
+{
+    struct identity id = {0};
+    char *text;
+    bool checked;
+    enum errc e = state_file_read(disk, path, &text, &checked, err);
+    if (e)
+        return e;
+    if (parse_file(text, checked, &id)) {
+        identity_free(&id);
+        e = error_set(err, ERR_CORRUPT, "%s is damaged: it does not say who this member is", path);
+    } else {
+        *ret_identity = id;
+    }
+    free(text);
+    return e;
+}
+
 enum errc identity_load(struct disk *disk, const char *data_dir, struct identity *ret_identity,
                         struct error *err)
 {
     char *path = xasprintf("%s/member/identity", data_dir);
-    char *text = xcalloc(1, FILE_BYTES_MAX + 1);
-    struct identity id = {0};
-    struct disk_file *file = NULL;
-    size_t n;
-    enum errc e = disk->open(disk, path, DISK_READ, &file, err);
-    if (!e)
-        e = disk->read(disk, file, 0, text, FILE_BYTES_MAX, &n, err);
-    if (!e && parse_file(text, &id))
-        e = error_set(err, ERR_CORRUPT,
-                      "%s is damaged: restore it from a backup, or remove the member, empty %s and "
-                      "add the member again",
-                      path, data_dir);
-    if (e)
-        identity_free(&id);
-    else
-        *ret_identity = id;
-    if (file)
-        disk->close(disk, file);
-    free(text);
+    enum errc e = identity_read(disk, path, ret_identity, err);
     free(path);
     return e;
 }
 
-static void print_identity(struct buf *b, const struct identity *id)
+void identity_print(struct buf *b, const struct identity *id)
 {
     buf_printf(b, HEAD "\ncluster\t%llx\nmember\t%llx\norigin\t%s\n",
                (unsigned long long)id->cluster_id, (unsigned long long)id->member_id,
@@ -251,30 +257,14 @@ enum errc identity_save(struct disk *disk, const char *data_dir, const struct id
                         struct error *err)
 {
     char *dir = xasprintf("%s/member", data_dir);
-    char *path = xasprintf("%s/identity", dir), *temporary = xasprintf("%s/identity.new", dir);
     struct buf b = {0};
-    struct disk_file *file = NULL;
-    print_identity(&b, identity);
+    identity_print(&b, identity);
     enum errc e = disk->mkdir(disk, dir, err);
     if (!e)
         e = disk->sync_dir(disk, data_dir, err);
     if (!e)
-        e = disk->open(disk, temporary, DISK_WRITE | DISK_CREATE, &file, err);
-    if (!e)
-        e = disk->truncate(disk, file, 0, err);
-    if (!e)
-        e = disk->write(disk, file, 0, b.p, b.n, err);
-    if (!e)
-        e = disk->sync(disk, file, err);
-    if (file)
-        disk->close(disk, file);
-    if (!e)
-        e = disk->rename(disk, temporary, path, err);
-    if (!e)
-        e = disk->sync_dir(disk, dir, err);
+        e = state_file_write(disk, dir, "identity", buf_bytes(&b), err);
     buf_free(&b);
-    free(temporary);
-    free(path);
     free(dir);
     return e;
 }

@@ -83,17 +83,24 @@ static bool is_self(const struct server_config *config, const Etcdserverpb__Memb
 static void take_answer(struct join *j, const Etcdserverpb__MemberListResponse *response)
 {
     struct server *s = j->server;
-    struct identity id = {.joined = true, .cluster_id = response->header->cluster_id};
-    for (size_t i = 0; i < response->n_members && i < RAFT_MEMBERS_MAX; i++) {
-        const Etcdserverpb__Member *m = response->members[i];
-        bool self = is_self(&s->config, m);
-        if (self)
-            id.member_id = m->id;
-        identity_add(&id, m->id, self ? s->config.name : m->name, m->islearner, m->peerurls,
-                     m->n_peerurls);
+    uint64_t member_id = 0;
+    bool ran = false;
+    for (size_t i = 0; i < response->n_members; i++) {
+        if (!is_self(&s->config, response->members[i]))
+            continue;
+        member_id = response->members[i]->id;
+        ran = response->members[i]->n_clienturls > 0;
     }
-    if (id.member_id == 0 || id.cluster_id == 0) {
-        identity_free(&id);
+    if (ran) { /* it has been published: the directory was wiped, and has forgotten what it said */
+        struct marker marker = {.cluster_id = response->header->cluster_id, .unknown = true};
+        snprintf(marker.reason, sizeof(marker.reason),
+                 "%s is empty, but this member has run before", s->config.data_dir);
+        s->join = NULL;
+        join_free(j);
+        server_rejoin(s, &marker);
+        return;
+    }
+    if (member_id == 0 || response->header->cluster_id == 0) {
         fail(j,
              "it has no member with this one's --initial-advertise-peer-urls (%s): add it first, "
              "with `etcdctl member add`",
@@ -103,8 +110,8 @@ static void take_answer(struct join *j, const Etcdserverpb__MemberListResponse *
         return;
     }
     struct error err;
-    enum errc e = identity_save(s->disk, s->config.data_dir, &id, &err);
-    s->identity = id;
+    identity_from_list(&s->identity, response, member_id, s->config.name);
+    enum errc e = identity_save(s->disk, s->config.data_dir, &s->identity, &err);
     s->join = NULL;
     join_free(j);
     if (!e)

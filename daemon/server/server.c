@@ -4,53 +4,8 @@
 #include <assert.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "lib/base/log.h"
-
-/* ---- Listening ----------------------------------------------------------------------------------- */
-
-static void log_rpc(void *ctx, const char *text)
-{
-    log_debug("rpc", "%s: %s", (const char *)ctx, text);
-}
-
-static enum errc listen_all(struct rpc_server *port, const struct server_urls *urls,
-                            char (*bound)[256], const char *flag, struct error *err)
-{
-    for (size_t i = 0; i < urls->count; i++) {
-        struct error why;
-        enum errc e = rpc_server_listen(port, urls->url[i], bound[i], &why);
-        if (e == ERR_BUSY)
-            return error_set(err, e, "--%s: %s: stop the process that has it, or name another",
-                             flag, why.message);
-        if (e)
-            return error_set(err, e, "--%s: %s: name an address of this machine", flag,
-                             why.message);
-        if (!strncmp(bound[i], "unix:", 5))
-            chmod(bound[i] + 5, 0600); /* a data set as precious as its directory */
-    }
-    return ERR_OK;
-}
-
-static enum errc open_ports(struct server *s, struct error *err)
-{
-    struct rpc_server_config config = {
-        .message_max = s->config.max_request_bytes + API_MESSAGE_OVERHEAD,
-        .log = log_rpc,
-        .log_ctx = (void *)"clients",
-    };
-    s->clients = rpc_server_new(s->loop, &config);
-    enum errc e = listen_all(s->clients, &s->config.listen_client_urls, s->client_urls,
-                             "listen-client-urls", err);
-    if (e || s->config.listen_peer_urls.count == 0)
-        return e;
-    config.message_max = peers_message_max(s->peers);
-    config.log_ctx = (void *)"peers";
-    s->peer_port = rpc_server_new(s->loop, &config);
-    return listen_all(s->peer_port, &s->config.listen_peer_urls, s->peer_urls, "listen-peer-urls",
-                      err);
-}
 
 /* ---- Opening ------------------------------------------------------------------------------------- */
 
@@ -114,7 +69,9 @@ enum errc server_open_member(struct server *s, struct error *err)
 {
     s->peers = peers_new(s->loop, s->identity.cluster_id, s->identity.member_id,
                          s->config.max_request_bytes);
-    enum errc e = open_ports(s, err);
+    enum errc e = port_open_clients(s, err);
+    if (!e)
+        e = port_open_peers(s, false, err);
     if (!e)
         e = worker_thread_start(s->loop, "log", &s->log_worker, err);
     if (!e)
@@ -136,12 +93,15 @@ enum errc server_open_member(struct server *s, struct error *err)
         .txn_ops_max = s->config.max_txn_ops,
         .request_timeout_ms = 5000 + 2 * s->config.election_ms,
         .election_ms = s->config.election_ms,
+        .damaged = drive_damaged,
+        .ctx = s,
     };
     s->api = api_new(&config);
     api_register(s->api, s->clients);
     if (s->peer_port) {
         api_register_peer(s->api, s->peer_port);
         peers_serve(s->peers, s->peer_port);
+        port_end_waiting(s);
     }
     peers_start(s->peers, s->replica, drive_removed, s);
     s->state = SERVER_RUNNING;
@@ -152,63 +112,6 @@ enum errc server_open_member(struct server *s, struct error *err)
                  (unsigned long long)s->identity.cluster_id, s->client_urls[0],
                  s->peer_port ? s->peer_urls[0] : "none");
     return ERR_OK;
-}
-
-/* ---- Identity ------------------------------------------------------------------------------------ */
-
-/* The directory knows who it is; the settings of the first start are not needed any more. But settings
- * that describe another member or cluster than the directory's are a mix-up that must not go unseen. */
-static enum errc check_identity(struct server *s, struct error *err)
-{
-    struct identity computed;
-    if (!s->config.initial_cluster || s->config.initial_cluster_existing || s->identity.joined)
-        return ERR_OK;
-    enum errc e = identity_compute(&s->config, &computed, err);
-    if (e)
-        return e;
-    if (computed.member_id != s->identity.member_id)
-        e = error_set(
-            err, ERR_INVALID,
-            "--data-dir %s belongs to member %llx of cluster %llx, but --initial-cluster, "
-            "--name and --initial-cluster-token describe member %llx of cluster %llx: "
-            "name the right directory, or leave out --initial-cluster",
-            s->config.data_dir, (unsigned long long)s->identity.member_id,
-            (unsigned long long)s->identity.cluster_id, (unsigned long long)computed.member_id,
-            (unsigned long long)computed.cluster_id);
-    identity_free(&computed);
-    return e;
-}
-
-/* A new directory: what the settings say goes into it, or s->join asks the cluster. */
-static enum errc begin_identity(struct server *s, struct identity *computed, struct error *err)
-{
-    if (s->config.initial_cluster_existing) {
-        s->join = join_start(s, computed);
-        identity_free(computed);
-        return ERR_OK;
-    }
-    s->identity = *computed;
-    return identity_save(s->disk, s->config.data_dir, &s->identity, err);
-}
-
-/* ERR_OK with the directory locked and s->identity, or with s->join on its way to it. Settings that can't
- * begin a cluster are refused before the directory is made. */
-static enum errc identify(struct server *s, struct error *err)
-{
-    struct identity computed = {0};
-    struct error why;
-    enum errc e = ERR_OK;
-    enum errc found = identity_load(s->disk, s->config.data_dir, &s->identity, &why);
-    if (found == ERR_NOT_FOUND)
-        e = identity_compute(&s->config, &computed, err);
-    if (!e)
-        e = data_dir_lock(s->disk, s->config.data_dir, &s->lock, err);
-    if (!e && found == ERR_OK)
-        return check_identity(s, err);
-    if (!e && found == ERR_NOT_FOUND)
-        return begin_identity(s, &computed, err);
-    identity_free(&computed);
-    return e ? e : error_set(err, found, "%s", why.message);
 }
 
 /* ---- Start --------------------------------------------------------------------------------------- */
@@ -231,8 +134,8 @@ enum errc server_start(uv_loop_t *loop, const struct server_config *config,
     if (!s->config.data_dir)
         s->config.data_dir = xasprintf("%s.etcd", s->config.name);
     drive_init(s);
-    e = identify(s, err);
-    if (!e && !s->join)
+    e = server_begin(s, err);
+    if (!e && !s->join && !s->first && !s->rejoin)
         e = server_open_member(s, err);
     if (e) {
         s->silent = true;
@@ -315,6 +218,12 @@ void server_close(struct server *s)
     if (s->join)
         join_free(s->join);
     s->join = NULL;
+    if (s->first)
+        first_free(s->first);
+    s->first = NULL;
+    if (s->rejoin)
+        rejoin_free(s->rejoin);
+    s->rejoin = NULL;
     if (s->api)
         api_stop(s->api);
     if (s->clients)

@@ -73,6 +73,13 @@ enum errc server_start(uv_loop_t *loop, const struct server_config *config,
                        void (*stopped)(void *ctx, const struct error *why), void *ctx,
                        struct error *err);
 
+/* After server_start() or `stopped` reported damaged data (ERR_CORRUPT), and the loop has run out or the
+ * process is about to end: if the member has others to ask, it gives its id up, moves its data aside, and
+ * returns true: the next start with the same settings rejoins the cluster as a new member. Else false, with
+ * *err as what to tell the operator. Only a process that starts anew may use the directory then: what the
+ * failed server left is still there. Blocking. */
+bool server_heal(const struct server_config *config, const struct error *why, struct error *err);
+
 /* Graceful: hands leadership over, lets running calls end (SERVER_STOP_GRACE_MS), closes. */
 #define SERVER_STOP_GRACE_MS 3000
 void server_stop(struct server *server);

@@ -5,13 +5,15 @@
 #include "daemon/api/api.h"
 #include "daemon/server/config.h"
 #include "daemon/server/identity.h"
+#include "daemon/server/marker.h"
+#include "daemon/server/port.h"
 #include "daemon/server/server.h"
 #include "lib/base/worker_thread.h"
 
 #define SERVER_PEER_GRACE_MS 100 /* the peers' streams never end by themselves */
 
 enum server_state {
-    SERVER_JOINING, /* asks the cluster for its members */
+    SERVER_JOINING, /* asks the others who it is */
     SERVER_RUNNING,
     SERVER_HANDING_OVER, /* leadership, before the end */
     SERVER_CLOSING_CLIENTS,
@@ -44,7 +46,21 @@ struct server {
     struct rpc_server *clients, *peer_port;
     char client_urls[SERVER_URLS_MAX][256], peer_urls[SERVER_URLS_MAX][256];
     struct server_urls advertised; /* into config or client_urls */
-    struct join *join;
+    struct port_waiting waiting;
+    struct join *join; /* at most one of the three, while joining */
+    struct first *first;
+    struct rejoin *rejoin;
+    bool has_marker; /* it has rejoined, and isn't done with it */
+    struct marker marker;
+    struct promotion {
+        struct peer_forward *forward;
+        struct replica_op *disarming;
+        size_t disarmed; /* of the marker's old ids */
+        uint64_t next_ms, log_ms;
+    } promotion;
+    bool noting; /* DATA/members is being written */
+    uint32_t noted_crc;
+    struct error damage; /* code: reported by a read, to be acted upon in the next turn */
     struct compactor compactor;
 
     uv_timer_t ticks;
@@ -70,17 +86,35 @@ enum errc server_open_member(struct server *s, struct error *err); /* identity i
 void server_fail(struct server *s, const struct error *why);       /* the member can't go on */
 void server_close(struct server *s);                               /* in order, from any state */
 
+/* ---- begin.c */
+/* ERR_OK with the directory locked and s->identity, or with s->join, s->first or s->rejoin on its way to it. */
+enum errc server_begin(struct server *s, struct error *err);
+/* Writes the marker and starts on it; a failure is the server's end. */
+void server_rejoin(struct server *s, const struct marker *marker);
+
 /* ---- drive.c */
 void drive_init(struct server *s);
 void drive_start(struct server *s);
 void drive_close(struct server *s, void (*closed)(struct server *s));
 void drive_replica_config(struct server *s, struct replica_config *config);
 void drive_wake(struct server *s);
-void drive_removed(void *server); /* from the replica or a peer */
+void drive_removed(void *server);                          /* from the replica or a peer */
+void drive_damaged(void *server, const struct error *err); /* from a read */
 
 /* ---- join.c: asks the members of a running cluster who they are */
 struct join *join_start(struct server *s, const struct identity *computed);
 void join_free(struct join *j);
+
+/* ---- first.c; takes over `computed` */
+struct first *first_start(struct server *s, struct identity *computed);
+void first_free(struct first *f);
+
+/* ---- rejoin.c: by s->marker; NULL: nobody to ask */
+struct rejoin *rejoin_start(struct server *s, struct error *err);
+void rejoin_free(struct rejoin *r);
+
+/* ---- promote.c */
+void promote_tick(struct server *s);
 
 /* ---- compactor.c */
 void compactor_tick(struct server *s, uint64_t now_ms);

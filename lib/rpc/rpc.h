@@ -70,7 +70,8 @@ struct rpc_server_config {
 struct rpc_server *rpc_server_new(uv_loop_t *loop, const struct rpc_server_config *config);
 
 /* Adds methods; `methods` must outlive the server, `service` is handed to every callback. A path
- * without a handler is answered UNIMPLEMENTED ("unknown service X" / "unknown method Y for service X"). */
+ * without a handler is answered UNIMPLEMENTED ("unknown service X" / "unknown method Y for service X"). A
+ * path that is added again has the new handler for calls from then on; those under way keep theirs. */
 void rpc_server_add(struct rpc_server *s, const struct rpc_method *methods, size_t count,
                     void *service);
 

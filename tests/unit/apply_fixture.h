@@ -7,6 +7,8 @@
 #include "daemon/apply/apply.h"
 #include "tests/unit/temp_store.h"
 
+#define MEMBER_ID 77 /* of the member that applies */
+
 static struct temp_store f;
 static struct watch_hub *hub;
 static struct lessor *lessor;
@@ -23,8 +25,8 @@ static inline void open_state(void)
 {
     hub = watch_hub_new(f.store);
     lessor = lessor_new();
-    apply = apply_new(
-        &(struct apply_config){.store = f.store, .lessor = lessor, .hub = hub, .now_ms = no_time});
+    apply = apply_new(&(struct apply_config){
+        .store = f.store, .lessor = lessor, .hub = hub, .member_id = MEMBER_ID, .now_ms = no_time});
     struct error err;
     assert_int_equal(apply_load(apply, &err), ERR_OK);
 }

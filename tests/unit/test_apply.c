@@ -208,9 +208,18 @@ static void alarms(void **state)
     assert_true(apply_alarm_nospace(apply));
     assert_int_equal(set_alarm(OFF, 6, NOSPACE), 1);
     put("b", "1");
+    /* Another member's data are damaged: this one goes on, in the log as in answers. */
     assert_int_equal(set_alarm(ON, 5, CORRUPT), 1);
-    assert_int_equal(run_op(op_delete("b", NULL)).code, ERR_CORRUPT);
+    assert_false(apply_alarm_corrupt(apply));
+    put("c", "1");
+    assert_int_equal(run_op(op_delete("c", NULL)).code, ERR_OK);
+    /* Its own: what is committed is applied as everywhere, but nothing is answered. */
+    assert_int_equal(set_alarm(ON, MEMBER_ID, CORRUPT), 1);
+    assert_true(apply_alarm_corrupt(apply));
+    assert_int_equal(run_op(op_delete("b", NULL)).code, ERR_OK);
     assert_string_equal(get("b", NULL, 0), errc_text(ERR_CORRUPT));
+    restart();
+    assert_true(apply_alarm_corrupt(apply));
 }
 
 static struct apply_result named(uint64_t client, uint64_t seq, Etcdserverpb__PutRequest *p)
