@@ -72,6 +72,18 @@ static void on_status(struct rpc_call *call, void *service, struct bytes message
 
 /* ---- Hashes -------------------------------------------------------------------------------------- */
 
+/* A hash goes over every row, and so finds what no read has come upon. */
+static void fail_hash(struct unary *u, enum errc code)
+{
+    struct error err = {0};
+    if (code == ERR_CORRUPT) {
+        error_set(&err, code,
+                  "a row of the store is damaged (its checksum is wrong; found by a hash)");
+        api_check_damage(u->api, &err);
+    }
+    unary_fail(u, code);
+}
+
 static void on_hash_kv_done(void *ctx, enum errc code, uint32_t hash, int64_t compact_revision,
                             int64_t hash_revision)
 {
@@ -80,7 +92,7 @@ static void on_hash_kv_done(void *ctx, enum errc code, uint32_t hash, int64_t co
     if (!u)
         return;
     if (code) {
-        unary_fail(u, code);
+        fail_hash(u, code);
         return;
     }
     Etcdserverpb__ResponseHeader header = ETCDSERVERPB__RESPONSE_HEADER__INIT;
@@ -111,7 +123,7 @@ static void on_hash_done(void *ctx, enum errc code, uint32_t hash, int64_t compa
     if (!u)
         return;
     if (code) {
-        unary_fail(u, code);
+        fail_hash(u, code);
         return;
     }
     Etcdserverpb__ResponseHeader header = ETCDSERVERPB__RESPONSE_HEADER__INIT;

@@ -59,6 +59,8 @@ struct replica_snapshot {
     struct list link;
     struct mvcc_snapshot *source;
     uint64_t to, index;
+    void (*done)(void *ctx, enum errc code, struct bytes chunk, bool last); /* of the next chunk */
+    void *ctx;
 };
 
 /* When another member was last heard of. */

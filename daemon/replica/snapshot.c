@@ -35,11 +35,27 @@ struct replica_snapshot *replica_snapshot_open(struct replica *r, uint64_t to,
     return s;
 }
 
+/* Damage that a snapshot comes upon is this member's own: it would come upon it again and again. */
+static void on_out_chunk(void *ctx, enum errc code, struct bytes chunk, bool last)
+{
+    struct replica_snapshot *s = ctx;
+    struct replica *r = s->replica;
+    s->done(s->ctx, code, chunk, last); /* may end it */
+    if (code != ERR_CORRUPT)
+        return;
+    struct error err;
+    error_set(&err, code,
+              "a row of the store is damaged (its checksum is wrong; found by a snapshot)");
+    replica_fail(r, &err);
+}
+
 void replica_snapshot_next(struct replica_snapshot *s,
                            void (*done)(void *ctx, enum errc code, struct bytes chunk, bool last),
                            void *ctx)
 {
-    mvcc_snapshot_next(s->source, done, ctx);
+    s->done = done;
+    s->ctx = ctx;
+    mvcc_snapshot_next(s->source, on_out_chunk, s);
 }
 
 void replica_snapshot_sent(struct replica_snapshot *s, bool ok)
