@@ -35,9 +35,15 @@ static void add_errors(struct unary *u, Etcdserverpb__StatusResponse *response)
     struct alarm_list *list = unary_alloc(u, sizeof(*list));
     list->u = u;
     apply_each_alarm(replica_apply(u->api->config.replica), add_alarm, list);
-    response->errors = unary_alloc(u, (list->count + 1) * sizeof(*response->errors));
+    response->errors = unary_alloc(u, (list->count + 2) * sizeof(*response->errors));
     if (response->leader == 0)
         response->errors[response->n_errors++] = (char *)errc_text(ERR_NO_LEADER);
+    if (replica_log_hangs(u->api->config.replica)) {
+        char *text = unary_alloc(u, 80);
+        snprintf(text, 80, "the disk of the log hangs: no answer for %llu ms",
+                 (unsigned long long)replica_log_silent_ms(u->api->config.replica));
+        response->errors[response->n_errors++] = text;
+    }
     for (size_t i = 0; i < list->count; i++) {
         char *text = unary_alloc(u, 64);
         snprintf(text, 64, "memberID:%llu alarm:%s ", (unsigned long long)list->rows[i].memberid,

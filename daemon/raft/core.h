@@ -24,8 +24,6 @@
 /* How long, in election timeouts, a member that saw its leader's connection break campaigns with short
  * pauses: until the others have noticed as well, or their timeouts have passed. */
 #define HASTY_ELECTION_TIMEOUTS 2
-/* Check-quorum rounds in which no sync of the own log ends before a leader gives up: its disk hangs. */
-#define DISK_STALL_ROUNDS 3
 
 struct raft_outbox {
     struct raft_message *items;
@@ -35,6 +33,7 @@ struct raft_outbox {
 /* One append to the log that the driver was given and has not confirmed. */
 struct raft_persist {
     uint64_t token;
+    uint64_t since; /* in ticks */
     uint64_t
         last; /* what it makes durable; lowered when entries are replaced before it is confirmed */
     struct raft_hard_state hard_state;
@@ -105,6 +104,7 @@ struct raft {
     uint64_t token; /* last one given out */
     struct raft_hard_state hard_state_emitted, hard_state_synced;
 
+    uint64_t ticks; /* so far */
     /* Elections, in ticks. */
     uint32_t election_elapsed, election_timeout, heartbeat_elapsed;
     uint32_t hasty_ticks; /* left of the time in which pauses between campaigns are short */
@@ -119,8 +119,7 @@ struct raft {
     uint32_t transfer_elapsed;
     uint64_t conf_index_pending; /* no membership change before this index is applied */
     size_t uncommitted_bytes;
-    uint32_t stall_rounds; /* rounds in which no sync ended, with one under way */
-    uint64_t stall_token;
+    bool disk_transfer; /* it hands over because its disk hangs */
 
     struct raft_reads reads;
     struct raft_snapshot_pending snapshot;
@@ -156,7 +155,7 @@ void raft_set_leader(struct raft *r, uint64_t leader);
 bool raft_in_lease(const struct raft *r);
 enum raft_campaign_kind { CAMPAIGN_PREVOTE, CAMPAIGN_VOTE, CAMPAIGN_TRANSFER };
 /* Starts a campaign unless something forbids it: ERR_INVALID (not a voter), ERR_BUSY (a snapshot or a
- * committed membership change is not yet in effect). */
+ * committed membership change is not yet in effect, a disk that hangs). */
 enum errc raft_start_campaign(struct raft *r, enum raft_campaign_kind kind);
 void raft_recv_vote(struct raft *r, const struct raft_message *m);
 void raft_recv_vote_reply(struct raft *r, const struct raft_message *m);
@@ -174,6 +173,11 @@ struct raft_entry *raft_leader_append(struct raft *r, enum raft_entry_type type,
 bool raft_leader_maybe_commit(struct raft *r);
 void raft_leader_heartbeat(struct raft *r);
 void raft_leader_check_quorum(struct raft *r);
+
+/* disk.c */
+/* The own log's oldest append has been under way for longer than an election timeout. */
+bool raft_disk_hangs(const struct raft *r);
+void raft_leader_watch_disk(struct raft *r);
 
 /* replication.c */
 void raft_replication_flush(struct raft *r);
@@ -201,6 +205,7 @@ void raft_recv_read_index_reply(struct raft *r, const struct raft_message *m);
 /* transfer.c */
 void raft_transfer_continue(struct raft *r); /* the transferee may have caught up */
 void raft_transfer_tick(struct raft *r);
+enum errc raft_leader_transfer(struct raft *r, uint64_t to);
 void raft_recv_transfer(struct raft *r, const struct raft_message *m);
 void raft_recv_timeout_now(struct raft *r, const struct raft_message *m);
 /* The voter with the longest log, other than this one and heard from lately; 0: none. */

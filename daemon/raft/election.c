@@ -4,6 +4,7 @@
 #include <inttypes.h>
 
 #include "daemon/raft/core.h"
+#include "lib/base/mutant.h"
 
 static uint32_t draw(struct raft *r, uint32_t below)
 {
@@ -181,6 +182,8 @@ enum errc raft_start_campaign(struct raft *r, enum raft_campaign_kind kind)
         return ERR_INVALID;
     if (r->snapshot.waiting || has_unapplied_conf(r))
         return ERR_BUSY;
+    if (raft_disk_hangs(r) && !MUTANT(hung_leader_stays))
+        return ERR_BUSY; /* it could lead, but serve nobody */
     if (kind != CAMPAIGN_PREVOTE) {
         begin_candidacy(r, kind);
         return ERR_OK;

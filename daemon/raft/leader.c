@@ -59,8 +59,7 @@ void raft_leader_clear(struct raft *r)
     r->transfer_elapsed = 0;
     r->conf_index_pending = 0;
     r->uncommitted_bytes = 0;
-    r->stall_rounds = 0;
-    r->stall_token = 0;
+    r->disk_transfer = false;
 }
 
 void raft_become_leader(struct raft *r)
@@ -129,15 +128,6 @@ void raft_leader_heartbeat(struct raft *r)
     }
 }
 
-/* With a disk that hangs a leader still answers heartbeats, but acknowledges nothing any more. */
-static bool disk_stalled(struct raft *r)
-{
-    uint64_t oldest = r->persist_count > 0 ? r->persists[0].token : 0;
-    r->stall_rounds = oldest != 0 && oldest == r->stall_token ? r->stall_rounds + 1 : 0;
-    r->stall_token = oldest;
-    return r->stall_rounds >= DISK_STALL_ROUNDS && r->conf.voter_count > 1;
-}
-
 /* "a leader steps down if an election timeout elapses without a successful round of heartbeats to a
  * majority of its cluster" (thesis 6.2). */
 void raft_leader_check_quorum(struct raft *r)
@@ -151,9 +141,6 @@ void raft_leader_check_quorum(struct raft *r)
     }
     if (active < raft_conf_quorum(&r->conf)) {
         raft_trace(r, "no quorum: %zu of %zu voters were heard from", active, r->conf.voter_count);
-        raft_become_follower(r, r->term, 0);
-    } else if (disk_stalled(r)) {
-        raft_trace(r, "the log's disk hangs");
         raft_become_follower(r, r->term, 0);
     }
 }

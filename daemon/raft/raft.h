@@ -28,6 +28,9 @@
  * raft_free(), except entries: a `struct raft_entry` is reference-counted, whoever keeps one takes a
  * reference. One thread.
  *
+ * A member whose log doesn't sync for longer than an election timeout does not stand for election, and
+ * hands leadership over if another voter's log went on meanwhile.
+ *
  * The core keeps the log's tail in memory, from the last raft_compact() on. */
 #ifndef RAFT_RAFT_H
 #define RAFT_RAFT_H
@@ -255,7 +258,7 @@ void raft_report_peer_gone(struct raft *r, uint64_t id);
 enum errc raft_transfer_leader(struct raft *r, uint64_t to);
 
 /* Campaigns at once, with pre-vote. ERR_INVALID: not a voter; ERR_BUSY: a snapshot or a committed
- * membership change isn't in effect yet. */
+ * membership change isn't in effect yet, or the log's disk hangs. */
 enum errc raft_campaign(struct raft *r);
 
 bool raft_has_ready(const struct raft *r);

@@ -77,8 +77,8 @@ static void hand_out_persist(struct raft *r, struct raft_ready *d)
         r->persist_cap = r->persist_cap == 0 ? 16 : r->persist_cap * 2;
         r->persists = xrealloc(r->persists, r->persist_cap * sizeof *r->persists);
     }
-    r->persists[r->persist_count++] =
-        (struct raft_persist){.token = r->token, .last = r->emitted, .hard_state = hs};
+    r->persists[r->persist_count++] = (struct raft_persist){
+        .token = r->token, .since = r->ticks, .last = r->emitted, .hard_state = hs};
     if (MUTANT(ack_before_local_sync) && r->role == RAFT_LEADER) { /* counts itself at once */
         r->persisted = r->emitted;
         if (raft_progress_update(raft_peer(r, r->id), r->persisted))

@@ -2,6 +2,7 @@
 #include <assert.h>
 
 #include "daemon/raft/core.h"
+#include "lib/base/mutant.h"
 
 static bool from_leader(const struct raft_message *m)
 {
@@ -51,7 +52,7 @@ static void older_term(struct raft *r, const struct raft_message *m)
         refuse(r, m->from, RAFT_MSG_APPEND_REPLY);
     else if (m->type == RAFT_MSG_VOTE)
         refuse(r, m->from, RAFT_MSG_VOTE_REPLY);
-    else if (m->type == RAFT_MSG_PREVOTE)
+    else if (m->type == RAFT_MSG_PREVOTE && !MUTANT(prevote_of_older_term_ignored)) /* e#8501 */
         refuse(r, m->from, RAFT_MSG_PREVOTE_REPLY);
 }
 

@@ -12,6 +12,9 @@ static void tick_leader(struct raft *r)
     if (r->role != RAFT_LEADER)
         return;
     raft_transfer_tick(r);
+    if (r->role != RAFT_LEADER)
+        return;
+    raft_leader_watch_disk(r);
     if (r->heartbeat_elapsed >= r->config.heartbeat_ticks) {
         r->heartbeat_elapsed = 0;
         raft_leader_heartbeat(r);
@@ -20,6 +23,7 @@ static void tick_leader(struct raft *r)
 
 void raft_tick(struct raft *r)
 {
+    r->ticks++;
     if (r->role == RAFT_LEADER) {
         tick_leader(r);
         return;

@@ -26,7 +26,7 @@ static void send_timeout_now(struct raft *r)
 
 /* "The prior leader stops accepting new client requests", brings the target's log up to date, then
  * "sends a TimeoutNow request". */
-static enum errc leader_transfer(struct raft *r, uint64_t to)
+enum errc raft_leader_transfer(struct raft *r, uint64_t to)
 {
     if (to == 0)
         to = raft_transfer_best(r);
@@ -51,7 +51,7 @@ static enum errc leader_transfer(struct raft *r, uint64_t to)
 enum errc raft_transfer_leader(struct raft *r, uint64_t to)
 {
     if (r->role == RAFT_LEADER)
-        return leader_transfer(r, to);
+        return raft_leader_transfer(r, to);
     if (r->leader == 0)
         return ERR_NO_LEADER;
     if (to == r->leader)
@@ -78,12 +78,16 @@ void raft_transfer_tick(struct raft *r)
         return;
     raft_trace(r, "gave up handing over to %" PRIx64, r->transferee);
     r->transferee = 0;
+    /* It isn't fit to lead, so any other one is better; silent, it lets the others elect one. */
+    if (r->disk_transfer && raft_disk_hangs(r))
+        raft_become_follower(r, r->term, 0);
+    r->disk_transfer = false;
 }
 
 void raft_recv_transfer(struct raft *r, const struct raft_message *m)
 {
     if (r->role == RAFT_LEADER && raft_peer(r, m->from) != NULL)
-        leader_transfer(r, m->context != 0 ? m->context : m->from);
+        raft_leader_transfer(r, m->context != 0 ? m->context : m->from);
 }
 
 /* "The target server ... starts a new election (incrementing its term and becoming a candidate)", with

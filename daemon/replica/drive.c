@@ -37,6 +37,7 @@ static void on_synced(void *ctx, uint64_t token)
     assert(p->token == token);
     send_all(r, p->messages, p->count);
     persist_free(p);
+    disk_synced(r, token);
     raft_persisted(r->raft, token);
     replica_wake(r);
 }
@@ -67,10 +68,13 @@ static void persist(struct replica *r, const struct raft_ready *d)
     }
     struct persist *p = xcalloc(1, sizeof(*p));
     p->token = d->persist_token;
+    p->begun_ms = replica_now_ms(r);
     p->messages = copy_messages(d->messages_after_sync, d->message_after_sync_count);
     p->count = d->message_after_sync_count;
     list_init(&p->link);
     list_append(&r->persists, &p->link);
+    if (d->entry_count)
+        disk_appended(r, p->token, d->entries[d->entry_count - 1]->index);
     wal_append(r->wal, hs, d->entries, d->entry_count, on_synced, r, d->persist_token);
 }
 
@@ -224,6 +228,7 @@ bool replica_poll(struct replica *r)
         return false;
     replica_refresh(r);
     leader_watch(r);
+    disk_watch(r);
     read_complete(r);
     requests_deliver_finished(r);
     bool watching = watch_hub_work(r->hub);

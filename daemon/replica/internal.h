@@ -49,7 +49,7 @@ struct replica_op {
 /* An append under way, with the messages that wait for its sync. */
 struct persist {
     struct list link;
-    uint64_t token;
+    uint64_t token, begun_ms;
     struct raft_message *messages;
     size_t count;
 };
@@ -61,6 +61,19 @@ struct replica_snapshot {
     uint64_t to, index;
     void (*done)(void *ctx, enum errc code, struct bytes chunk, bool last); /* of the next chunk */
     void *ctx;
+};
+
+/* A leader's view of its disk beside the others' (disk.c): one append at a time is measured. */
+#define DISK_SAMPLES 6
+struct disk_watch {
+    uint64_t term;         /* of this leader; 0: it leads nothing */
+    uint64_t token, index; /* the append that is measured; token 0: none */
+    uint64_t begun_ms, next_ms, own_ms;
+    bool own_done;
+    uint64_t peer_ms[RAFT_MEMBERS_MAX]; /* as in status.peers; UINT64_MAX: has it not yet */
+    size_t count;                       /* measured so far */
+    uint64_t at[DISK_SAMPLES], own[DISK_SAMPLES], others[DISK_SAMPLES];
+    uint64_t hold_off_until_ms;
 };
 
 /* When another member was last heard of. */
@@ -118,6 +131,7 @@ struct replica {
     size_t queue_cap, queue_head, queue_count;
     uint64_t settled_term; /* of the last applied entry */
 
+    struct disk_watch disk;
     struct heard heard[RAFT_MEMBERS_MAX];
     size_t heard_count;
 
@@ -136,6 +150,7 @@ void replica_fail(struct replica *r, const struct error *err); /* the member end
 void replica_refresh(struct replica *r);                       /* `status` */
 uint64_t replica_now_ms(const struct replica *r);
 void replica_wake(struct replica *r);
+void replica_note(struct replica *r, const char *text);
 static inline bool replica_leads(const struct replica *r)
 {
     return r->status.role == RAFT_LEADER;
@@ -205,6 +220,11 @@ void leader_duties(struct replica *r);
 void leader_hears(struct replica *r, uint64_t id);
 /* Heard of within an election timeout (or this member itself). */
 bool leader_finds_active(const struct replica *r, uint64_t id);
+
+/* ---- disk.c ---- */
+void disk_appended(struct replica *r, uint64_t token, uint64_t index);
+void disk_synced(struct replica *r, uint64_t token);
+void disk_watch(struct replica *r); /* with a fresh status */
 
 /* ---- duties.c ---- */
 void duties_tick(struct replica *r);

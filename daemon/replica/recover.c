@@ -137,6 +137,11 @@ static enum errc reconcile(struct replica *r, struct wal_recovered *f, struct er
     return ERR_OK;
 }
 
+static void trace(void *ctx, const char *text)
+{
+    replica_note(ctx, text);
+}
+
 static uint64_t draw(void *ctx)
 {
     struct env *env = ctx;
@@ -157,6 +162,8 @@ static enum errc start_core(struct replica *r, const struct wal_recovered *f, st
         .committed_batch_max = APPLY_ENTRIES_A_POLL,
         .random = draw,
         .random_ctx = r->config.env,
+        .trace = trace,
+        .trace_ctx = r,
     };
     struct raft_start start = {
         .hard_state = f->hard_state,

@@ -17,6 +17,12 @@ void replica_wake(struct replica *r)
         r->config.wake(r->config.ctx);
 }
 
+void replica_note(struct replica *r, const char *text)
+{
+    if (r->config.note && !r->closing)
+        r->config.note(r->config.ctx, text);
+}
+
 void replica_refresh(struct replica *r)
 {
     raft_status(r->raft, &r->status);

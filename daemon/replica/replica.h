@@ -74,6 +74,8 @@ struct replica_config {
     void (*fatal)(void *ctx, const struct error *err);
     void (*leader_changed)(void *ctx, uint64_t leader, uint64_t term, bool self);
     void (*removed)(void *ctx); /* this member was removed from the cluster */
+    /* Something that the operator may want to know, for the log. May be NULL. */
+    void (*note)(void *ctx, const char *text);
     /* Work is due on the next turn of the loop: call replica_poll() then. May be called often. */
     void (*wake)(void *ctx);
     void *ctx;
@@ -152,6 +154,10 @@ uint64_t replica_id(const struct replica *r);
 uint64_t replica_cluster_id(const struct replica *r);
 void replica_status(const struct replica *r, struct raft_status *ret_status);
 uint64_t replica_log_bytes(const struct replica *r);
+/* How long the log's disk has not answered; 0: nothing is under way. It hangs when that is longer than an
+ * election timeout: this member can't apply anything, and should be called unhealthy. */
+uint64_t replica_log_silent_ms(const struct replica *r);
+bool replica_log_hangs(const struct replica *r);
 
 /* ---- Snapshot transfer -------------------------------------------------------------------------- */
 

@@ -76,11 +76,19 @@ static void on_leader_changed(void *ctx, uint64_t leader, uint64_t term, bool se
                  (unsigned long long)term, self ? " (this member)" : "");
 }
 
+static void on_note(void *ctx, const char *text)
+{
+    struct server *s = ctx;
+    if (!s->config.quiet)
+        log_info("raft", "%s", text);
+}
+
 void drive_replica_config(struct server *s, struct replica_config *config)
 {
     config->fatal = on_fatal;
     config->removed = drive_removed;
     config->leader_changed = on_leader_changed;
+    config->note = on_note;
     config->wake = on_wake;
     config->ctx = s;
 }

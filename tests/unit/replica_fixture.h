@@ -37,8 +37,11 @@ struct node {
     struct simworker log, store;
     struct list inbox;
     bool cut, joins; /* cut: no message in or out */
+    bool log_hangs;
+    size_t log_every; /* turns from one job of the log's disk to the next; 0: none in between */
     bool removed, fatal;
     uint64_t leader;
+    char disk_note[256]; /* the last of its notes about disks */
     size_t leader_changes, snapshots_in;
     struct transfer transfer; /* to another node */
 };
@@ -194,6 +197,13 @@ static void on_leader(void *ctx, uint64_t leader, uint64_t term, bool self)
     n->leader_changes++;
 }
 
+static void on_note(void *ctx, const char *text)
+{
+    struct node *n = ctx;
+    if (strstr(text, "disk"))
+        snprintf(n->disk_note, sizeof(n->disk_note), "%s", text);
+}
+
 static void on_removed(void *ctx)
 {
     ((struct node *)ctx)->removed = true;
@@ -232,6 +242,7 @@ static enum errc node_try_start(struct node *n, struct error *err)
         .fatal = on_fatal,
         .leader_changed = on_leader,
         .removed = on_removed,
+        .note = on_note,
         .ctx = n,
     };
     n->leader = 0;
@@ -318,8 +329,9 @@ static void node_turn(struct node *n)
             replica_receive(n->replica, &p->m);
         parcel_free(p);
     }
-    simworker_run_one(&n->log);
-    simworker_run_one(&n->log);
+    bool log_runs = !n->log_hangs && (n->log_every == 0 || cl.turn % n->log_every == 0);
+    for (int i = 0; log_runs && i < (n->log_every ? 1 : 2); i++)
+        simworker_run_one(&n->log);
     simworker_run_one(&n->store);
     struct transfer *t = &n->transfer;
     if (t->source && (n->cut || t->to->cut)) {

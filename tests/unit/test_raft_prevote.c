@@ -209,11 +209,33 @@ static void test_leader_with_a_slow_disk_stays(void **state)
     f.members[1].manual_sync = true;
     for (int i = 0; i < 30; i++) {
         fixture_propose(&f, 1, "x");
-        fixture_propose(&f, 1, "y");
         fixture_tick_all(&f, FIXTURE_ELECTION_TICKS);
-        fixture_sync_one(&f, 1); /* falls behind, but moves */
+        fixture_sync_one(&f, 1);
     }
     assert_int_equal(fixture_leader(&f), 1);
+    for (int i = 0; i < 30 && fixture_leader(&f) == 1; i++) {
+        fixture_propose(&f, 1, "x");
+        fixture_propose(&f, 1, "y");
+        fixture_tick_all(&f, FIXTURE_ELECTION_TICKS);
+        fixture_sync_one(&f, 1); /* moves, but falls behind */
+    }
+    assert_int_not_equal(fixture_leader(&f), 1);
+    assert_int_not_equal(fixture_leader(&f), 0);
+}
+
+/* A disk that hangs makes no leader, and keeps none that has it: not by its own campaign, not as an heir. */
+static void test_a_hung_disk_does_not_campaign(void **state)
+{
+    (void)state;
+    fixture_elect(&f, 1);
+    f.members[2].manual_sync = true;
+    fixture_propose(&f, 1, "x");
+    fixture_tick_all(&f, FIXTURE_ELECTION_TICKS + 2);
+    assert_int_equal(raft_campaign(fixture_raft(&f, 2)), ERR_BUSY);
+    fixture_step(&f, 2, (struct raft_message){.type = RAFT_MSG_TIMEOUT_NOW, .from = 1, .term = 1});
+    assert_int_equal(fixture_status(&f, 2).role, RAFT_FOLLOWER);
+    fixture_sync(&f, 2);
+    assert_int_equal(raft_campaign(fixture_raft(&f, 2)), ERR_OK);
 }
 
 /* --- a leader that is known to be gone -------------------------------------------------------- */
@@ -330,6 +352,7 @@ int main(void)
         T(test_check_quorum),
         T(test_leader_with_a_hung_disk_steps_down),
         T(test_leader_with_a_slow_disk_stays),
+        T(test_a_hung_disk_does_not_campaign),
         T(test_peer_gone_starts_an_election_at_once),
         T(test_peer_gone_noticed_by_one_after_the_other),
         T(test_another_peer_gone_changes_nothing),
