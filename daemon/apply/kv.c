@@ -1,5 +1,6 @@
 /* Put, DeleteRange and Compaction. */
 #include "daemon/apply/internal.h"
+#include "lib/base/mutant.h"
 
 static enum errc broken(struct apply *a, enum errc code)
 {
@@ -11,7 +12,8 @@ static enum errc broken(struct apply *a, enum errc code)
 enum errc kv_put(struct apply *a, const Etcdserverpb__PutRequest *r, bool check_lease,
                  struct arena *arena, Etcdserverpb__PutResponse **ret_response, struct error *err)
 {
-    if (check_lease && r->lease && !lessor_exists(a->config.lessor, r->lease))
+    if (check_lease && r->lease && !lessor_exists(a->config.lessor, r->lease) &&
+        !MUTANT(put_with_ended_lease))
         return ERR_LEASE_NOT_FOUND;
     struct mvcc_result before = {0};
     bool keep = r->ignore_value || r->ignore_lease;

@@ -161,7 +161,7 @@ static enum errc check_put(struct apply *a, const Etcdserverpb__RequestOp *op, s
         if (missing)
             return ERR_KEY_NOT_FOUND;
     }
-    if (r->lease && !lessor_exists(a->config.lessor, r->lease))
+    if (r->lease && !lessor_exists(a->config.lessor, r->lease) && !MUTANT(put_with_ended_lease))
         return ERR_LEASE_NOT_FOUND;
     return ERR_OK;
 }

@@ -6,6 +6,7 @@
 
 #include "daemon/log/wal_internal.h"
 #include "lib/base/memory.h"
+#include "lib/base/mutant.h"
 
 struct found {
     struct wal_segment segment;
@@ -165,6 +166,13 @@ static bool replay_entry(struct scan *s, struct wal_segment *segment, struct raf
     struct wal_recovered *out = s->out;
     if (e->index <= out->base_index || e->index > s->last + 1)
         return false;
+    size_t behind = (size_t)(s->last - e->index);
+    if (MUTANT(truncation_not_recovered) && e->index <= s->last && behind < out->entry_count) {
+        struct raft_entry **at = &out->entries[out->entry_count - 1 - behind]; /* baidu/braft#119 */
+        raft_entry_unref(*at);
+        *at = e;
+        return true;
+    }
     drop_entries_from(s, e->index);
     if (out->entry_count == s->entry_cap) {
         s->entry_cap = s->entry_cap ? s->entry_cap * 2 : 256;

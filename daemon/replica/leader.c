@@ -85,6 +85,8 @@ static void revoke_expired(struct replica *r)
         else
             propose_as_leader(r, &request, &(uint64_t){0});
     }
+    if (MUTANT(expiry_unbounded) && n == LEASE_EXPIRE_BATCH_MAX) /* e#8097 */
+        revoke_expired(r);
 }
 
 static void checkpoint(struct replica *r)

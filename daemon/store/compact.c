@@ -8,6 +8,7 @@
 #include <stdlib.h>
 
 #include "daemon/store/internal.h"
+#include "lib/base/mutant.h"
 
 #define COLLECT_MAX (1024u * 1024) /* ids at a time, 8 MiB; more rows go in several rounds */
 
@@ -51,6 +52,8 @@ static enum errc work(struct store_job *j, struct error *err)
         code = row_delete(c->db, c->removed.ids[c->deleted++], err);
     if (is_last(c))
         c->db->state.compact_done = c->revision;
+    if (MUTANT(compaction_lowers_revision)) /* e#17780 */
+        c->db->state.revision = c->revision;
     code = txn_end(c->db, code, err);
     if (code == ERR_OK)
         code = after_write(c->db, c->checkpoint_pages, false, &c->written, err);

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "daemon/store/internal.h"
+#include "lib/base/mutant.h"
 
 #define VACUUM_PAGES 100             /* a slice: 2 ms on the worker, 11 at most */
 #define VACUUM_FREE_MIN 1024         /* pages; less is not worth it, the next writes take them */
@@ -14,7 +15,8 @@ struct defragment {
     struct op op;  /* first */
     bool rewrites; /* else only the vacuum, and only while many pages are free */
     bool rewritten, vacuumed;
-    uint64_t from; /* the row to go on with */
+    uint64_t from;    /* the row to go on with */
+    uint64_t applied; /* when it began: of a mutant */
     struct db *db;
     size_t checkpoint_pages;
     struct written written;
@@ -67,6 +69,8 @@ static enum errc rewrite(struct defragment *d, struct slice *slice, struct error
         code = row_insert(d->db, &row, err);
         d->from = row.id + 1;
     }
+    if (MUTANT(defragment_applies_again)) /* e#14685 */
+        d->db->state.applied = d->applied;
     return txn_end(d->db, code, err);
 }
 
@@ -155,6 +159,7 @@ static void start(struct mvcc *m, bool rewrites, void (*done)(void *ctx, enum er
     d->op.destroy = destroy;
     d->rewrites = rewrites;
     d->written.sizes = m->sizes;
+    d->applied = m->committed.applied;
     d->done = done;
     d->ctx = ctx;
     ops_add(m, &d->op);

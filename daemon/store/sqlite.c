@@ -7,6 +7,7 @@
 
 #include "lib/base/crc32c.h"
 #include "lib/base/memory.h"
+#include "lib/base/mutant.h"
 
 #define APPLICATION_ID 0x51465331 /* "QFS1": file(1) and we know our files by it */
 #define FORMAT_VERSION 1
@@ -234,6 +235,8 @@ static enum errc set_up(struct db *db, enum db_mode mode, struct error *err)
                        "PRAGMA synchronous = NORMAL; PRAGMA wal_autocheckpoint = 0;"
                        "PRAGMA journal_size_limit = 16777216",
                        err);
+    if (code == ERR_OK && MUTANT(store_not_synced)) /* e#16596 */
+        code = db_exec(db, "PRAGMA synchronous = OFF", err);
     if (code == ERR_OK)
         code = check_format(db, mode, err);
     if (code == ERR_OK && mode == DB_READ)

@@ -217,6 +217,8 @@ struct watcher *watch_start(struct watch_hub *h, const struct watch_spec *spec,
     w->range.key = bytes_of(bytes_dup(spec->range.key), spec->range.key.n);
     if (!range_is_key(&spec->range))
         w->range.end = bytes_of(bytes_dup(spec->range.end), spec->range.end.n);
+    else if (MUTANT(watch_leaks_later_keys)) /* GHSA-xg4h-6gfc-h4m8 */
+        w->range.end = bytes_of(bytes_dup(bytes_of("", 1)), 1);
     w->prev_kv = spec->prev_kv;
     w->no_put = spec->no_put;
     w->no_delete = spec->no_delete;
@@ -226,6 +228,8 @@ struct watcher *watch_start(struct watch_hub *h, const struct watch_spec *spec,
     w->next = spec->start_revision > 0 ? spec->start_revision : h->revision + 1;
     if (MUTANT(watch_future_revision_old_events) && w->next > h->revision)
         w->next = h->revision + 1;
+    if (MUTANT(watch_goes_back) && spec->start_revision > 1 && w->next <= h->revision)
+        w->next--; /* what the client has seen last: e#15271 */
     if (w->next > h->revision) {
         watcher_join(w);
     } else {

@@ -143,9 +143,28 @@ static void on_step(struct world *w, void *ctx, uint64_t x, uint64_t y)
         decide(a, at);
 }
 
+/* Space is given back while all goes on: rows are written again, in the middle of everything. */
+static void on_defragment(struct world *w, void *ctx, uint64_t x, uint64_t y)
+{
+    struct admin *a = ctx;
+    struct sim *s = a->sim;
+    if (s->calm)
+        return;
+    world_after(w, SECOND + simrng_below(&a->space_rng, 4 * SECOND), on_defragment, a, x, y);
+    struct simnode *n = s->nodes[simrng_below(&a->space_rng, s->node_count)];
+    if (!n->replica || w->now < n->paused_until)
+        return;
+    TRACE1(w, "n%llu is told to defragment", n->id);
+    mvcc_defragment(replica_store(n->replica), NULL, NULL);
+    simnode_settle(n);
+}
+
 void admin_start(struct admin *a, struct sim *s)
 {
     a->sim = s;
+    a->space_rng = world_rng(&s->world, 9);
+    if (simrng_chance(&a->space_rng, 40))
+        world_after(&s->world, 2 * SECOND, on_defragment, a, 0, 0);
     a->rng = world_rng(&s->world, 7);
     if (s->faults.administration)
         world_after(&s->world, 2 * SECOND, on_step, a, 0, 0);

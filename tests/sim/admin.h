@@ -9,7 +9,7 @@ struct sim;
 
 struct admin {
     struct sim *sim;
-    struct simrng rng;
+    struct simrng rng, space_rng;
     uint64_t learner; /* a member that is to be promoted, 0: none */
     uint64_t leaving; /* a member that is to be removed, 0: none */
     uint64_t asked_at, node, boot;

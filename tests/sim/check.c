@@ -202,11 +202,29 @@ static void check_one_applied(struct simnode *n, const struct raft *r, uint64_t 
         a->in_term = r->term;
 }
 
+/* The membership that the state machine has is the one that the core works with. */
+static void check_membership(struct simnode *n, const struct raft *r)
+{
+    struct raft_conf ours;
+    const struct member_list *l = &n->replica->members;
+    member_list_conf(l, &ours);
+    size_t size = ours.voter_count * sizeof(*ours.voters);
+    if (l->count &&
+        (ours.voter_count != r->conf.voter_count || ours.learner_count != r->conf.learner_count ||
+         memcmp(ours.voters, r->conf.voters, size) != 0))
+        world_fail(&n->sim->world,
+                   "member %llu has %zu voters and %zu learners, its core works with %zu and %zu",
+                   (ull)n->id, ours.voter_count, ours.learner_count, r->conf.voter_count,
+                   r->conf.learner_count);
+}
+
 static void check_applied(struct simnode *n, const struct raft *r)
 {
     uint64_t applied = mvcc_applied_index(replica_store(n->replica));
     for (uint64_t i = n->applied_checked + 1; i <= applied; i++)
         check_one_applied(n, r, i);
+    if (n->applied_checked != applied)
+        check_membership(n, r);
     n->applied_checked = applied;
 }
 
@@ -302,6 +320,17 @@ void check_snapshot_installed(struct simnode *n)
 
 /* ---- the end ------------------------------------------------------------------------------------ */
 
+static bool same_members(const struct simnode *a, const struct simnode *b)
+{
+    size_t count, other_count;
+    const struct replica_member *all = replica_members(a->replica, &count);
+    const struct replica_member *others = replica_members(b->replica, &other_count);
+    bool same = count == other_count;
+    for (size_t i = 0; same && i < count; i++)
+        same = all[i].id == others[i].id && all[i].learner == others[i].learner;
+    return same;
+}
+
 void check_equal(struct sim *s)
 {
     struct simnode *first = NULL;
@@ -325,6 +354,9 @@ void check_equal(struct sim *s)
              mvcc_applied_index(store) != mvcc_applied_index(replica_store(first->replica))))
             world_fail(&s->world, "at the end members %llu and %llu differ", (ull)first->id,
                        (ull)n->id);
+        if (first && !same_members(first, n))
+            world_fail(&s->world, "at the end members %llu and %llu know different members",
+                       (ull)first->id, (ull)n->id);
         first = first ? first : n;
     }
 }

@@ -175,6 +175,9 @@ static void append(struct model *m, uint64_t node, int64_t revision, const struc
             m->kvs = xrealloc(m->kvs, m->cap * sizeof(*m->kvs));
         }
         check_numbers(m, node, &kvs[i], model_at(m, kvs[i].key, revision));
+        if (kvs[i].lease && m->lease_is_over && m->lease_is_over(m->ctx, kvs[i].lease))
+            world_fail(m->world, "k%03u was put at revision %lld with lease %lld, which had ended",
+                       kvs[i].key, (long long)revision, (long long)kvs[i].lease);
         struct model_history *h = &m->keys[kvs[i].key];
         if (h->count == h->cap) {
             h->cap = h->cap ? 2 * h->cap : 64;

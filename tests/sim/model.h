@@ -35,6 +35,8 @@ struct model {
     int64_t last;
     uint64_t *seen_at; /* when revision r was first applied */
     struct model_history keys[MODEL_KEYS];
+    bool (*lease_is_over)(void *ctx, int64_t lease); /* NULL: nobody knows */
+    void *ctx;
     uint64_t *values; /* an open hash set of those that were written */
     size_t values_count, values_cap;
 };

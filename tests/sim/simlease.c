@@ -48,8 +48,30 @@ static void extend(struct lease *lease, uint64_t until)
         lease->sure_until = until;
 }
 
+static void on_late_put(void *ctx, uint64_t token, const struct simanswer *a)
+{
+    (void)ctx, (void)token,
+        (void)a; /* refused, or the lease was still there: the model judges it */
+}
+
+/* A client that doesn't know yet that its lease has ended goes on as if it held its lock (e#11456). */
+static void put_late(struct world *w, void *ctx, uint64_t id, uint64_t b)
+{
+    (void)w, (void)b;
+    struct holder *h = ctx;
+    struct simreq q = {.kind = REQ_PUT, .lease = (int64_t)id};
+    q.key = LEASE_KEY_FIRST + (uint32_t)h->number;
+    q.value = clients_new_value(&h->sim->clients);
+    if (!h->sim->load_over)
+        call_send(h->sim, clients_pick_node(&h->sim->clients), &q, on_late_put, h, 0);
+}
+
 static void abandon(struct holder *h)
 {
+    struct leases *l = &h->sim->leases;
+    if (h->lease && simrng_chance(&l->rng, 30))
+        world_after(&h->sim->world, simrng_below(&l->rng, 2 * (uint64_t)h->lease->ttl * SECOND),
+                    put_late, h, (uint64_t)h->lease->id, 0);
     if (h->lease && !h->lease->abandoned_at)
         h->lease->abandoned_at = h->sim->world.now + (h->patient ? LATE_RENEWAL : 0);
     h->lease = NULL;
@@ -172,8 +194,16 @@ static void step(struct world *w, void *ctx, uint64_t token, uint64_t b)
     }
 }
 
+static bool lease_is_over(void *ctx, int64_t id)
+{
+    const struct lease *lease = find(ctx, id);
+    return lease && lease->gone;
+}
+
 void leases_start(struct leases *l, struct sim *s)
 {
+    s->model.lease_is_over = lease_is_over;
+    s->model.ctx = l;
     l->sim = s;
     l->rng = world_rng(&s->world, 4);
     l->holder_count = 3 + simrng_below(&l->rng, LEASE_HOLDERS_MAX - 2);
@@ -243,10 +273,24 @@ static void check_left(void *ctx, int64_t id)
                    (unsigned long long)((now - lease->abandoned_at) / MS));
 }
 
+/* No key outlives its lease. */
+static void check_keys(struct leases *l, struct simnode *n)
+{
+    struct model *m = &l->sim->model;
+    for (uint32_t key = 0; key < MODEL_KEYS; key++) {
+        const struct modelkv *kv = model_at(m, key, m->last);
+        if (kv && kv->lease && !lessor_exists(replica_lessor(n->replica), kv->lease))
+            world_fail(&l->sim->world, "k%03u has lease %lld, which member %llu doesn't have", key,
+                       (long long)kv->lease, (unsigned long long)n->id);
+    }
+}
+
 void leases_check_end(struct leases *l)
 {
     for (size_t i = 0; i < l->sim->node_count; i++) {
         struct simnode *n = l->sim->nodes[i];
+        if (n->replica)
+            check_keys(l, n);
         if (n->replica)
             lessor_each(replica_lessor(n->replica), check_left, &(struct left){l, n->id});
     }

@@ -8,6 +8,13 @@
 
 #include "tests/unit/replica_fixture.h"
 
+static int open_one(void **state)
+{
+    (void)state;
+    cluster_open(1);
+    return 0;
+}
+
 static int open_three(void **state)
 {
     (void)state;
@@ -171,13 +178,45 @@ static void a_checkpoint_under_way_is_taken_back(void **state)
     assert_all_equal();
 }
 
+/* Two thousand leases end in the same moment: a put that comes then waits for some of them, not for all. */
+static void a_flood_of_expiries_lets_writes_through(void **state)
+{
+    (void)state;
+    struct node *n = wait_leader();
+    static struct answer answers[2000];
+    for (size_t i = 0; i < ARRAY_LEN(answers); i++) {
+        Etcdserverpb__LeaseGrantRequest g = ETCDSERVERPB__LEASE_GRANT_REQUEST__INIT;
+        g.ttl = 30;
+        Raftpb__InternalRequest request = RAFTPB__INTERNAL_REQUEST__INIT;
+        request.request_case = RAFTPB__INTERNAL_REQUEST__REQUEST_LEASE_GRANT;
+        request.lease_grant = &g;
+        answers[i] = (struct answer){0};
+        replica_propose(n->replica, &request, on_answer, &answers[i]);
+    }
+    WAIT(lessor_count(replica_lessor(n->replica)) == ARRAY_LEN(answers));
+    turns(TURNS_A_TICK * 10);
+    node_crash(n); /* a new leader starts every lease anew: all end at once */
+    node_start(n);
+    wait_leader();
+    const struct lessor *l = replica_lessor(n->replica);
+    WAIT(lessor_count(l) < ARRAY_LEN(answers));
+    struct answer a;
+    propose_put(n, "a", "1", 0, &a);
+    WAIT(a.done);
+    assert_int_equal(a.code, ERR_OK);
+    assert_true(lessor_count(l) >= ARRAY_LEN(answers) - 2 * LEASE_EXPIRE_BATCH_MAX);
+    WAIT(lessor_count(l) == 0);
+}
+
 #define THREE(name) cmocka_unit_test_setup_teardown(name, open_three, close_all)
+#define ONE(name) cmocka_unit_test_setup_teardown(name, open_one, close_all)
 #define CHECKPOINTING(name) cmocka_unit_test_setup_teardown(name, open_checkpointing, close_all)
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         THREE(leases_end_and_take_their_keys),
+        ONE(a_flood_of_expiries_lets_writes_through),
         THREE(leases_survive_a_change_of_leader),
         THREE(a_stalled_leader_does_not_judge_leases),
         CHECKPOINTING(a_renewed_lease_has_all_its_time_under_the_next_leader),
