@@ -6,7 +6,6 @@
 
 #include "daemon/replica/internal.h"
 #include "lib/base/memory.h"
-#include "lib/base/mutant.h"
 
 /* ---- appends under way -------------------------------------------------------------------------- */
 
@@ -165,7 +164,7 @@ static enum errc apply_one(struct replica *r, const struct raft_entry *e, struct
 
 static bool may_apply(const struct replica *r)
 {
-    return r->queue_count && !r->failed && (!r->in.installing || MUTANT(apply_during_install)) &&
+    return r->queue_count && !r->failed && !r->in.installing &&
            mvcc_backlog_bytes(r->store) < APPLY_BACKLOG_MAX;
 }
 
