@@ -8,6 +8,7 @@
  * that one seed, --trace shows all that happens in it. Every 25th seed is run twice, and the two must
  * have the same trace. A crash, a failed assertion or a hang of the code under test is a failure of its
  * seed like a broken promise. Exit code: 0 if no seed failed, 1 if one did, 2 for bad usage. */
+#include <errno.h>
 #include <getopt.h>
 #include <malloc.h>
 #include <poll.h>
@@ -286,7 +287,8 @@ int main(int argc, char **argv)
         printf("seed %llu, %llu simulated hours\n", (unsigned long long)o.seed,
                (unsigned long long)o.hours);
         prepare_process();
-        return steady_run(o.seed, o.hours, &dying_world) ? usage() : 0;
+        int result = steady_run(o.seed, o.hours, &dying_world);
+        return result == EINVAL ? usage() : result ? 1 : 0;
     }
     printf("seed %llu, %llu simulated seconds each\n", (unsigned long long)o.seed,
            (unsigned long long)o.sim.seconds);

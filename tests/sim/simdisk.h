@@ -58,10 +58,11 @@ void simdisk_free(struct simdisk *d); /* all handles are closed */
 struct disk *simdisk_disk(struct simdisk *d);
 
 uint64_t simdisk_trace(const struct simdisk *d);
-uint64_t simdisk_calls(const struct simdisk *d);  /* of the interface so far, but close */
-size_t simdisk_handles(const struct simdisk *d);  /* open ones, to find leaks */
-uint64_t simdisk_used(const struct simdisk *d);   /* bytes of all files, whole sectors */
-uint64_t simdisk_memory(const struct simdisk *d); /* what the simulation itself needs for them */
+uint64_t simdisk_calls(const struct simdisk *d); /* of the interface so far, but close */
+size_t simdisk_handles(const struct simdisk *d); /* open ones, to find leaks */
+uint64_t simdisk_used(const struct simdisk *d);  /* bytes of all files, whole sectors */
+uint64_t simdisk_memory(
+    const struct simdisk *d); /* what is needed to simulate them, but for simfile_pool_bytes() */
 
 /* ---- the end of the process, or of the power */
 

@@ -143,8 +143,7 @@ static uint64_t table_memory(const struct simtable *t, const struct simtable *ot
         for (size_t k = 0; other && k < other->count && !counted; k++)
             counted = other->names[k].inode == inode;
         if (!counted)
-            sum += inode->file.cap * 2 + inode->file.cap / SIMFILE_SECTOR * sizeof(uint32_t) +
-                   inode->file.dirty_count * SIMFILE_SECTOR * SIMFILE_VERSIONS_MAX;
+            sum += inode->file.cap * 2 + inode->file.cap / SIMFILE_SECTOR * sizeof(uint32_t);
     }
     return sum;
 }

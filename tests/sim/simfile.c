@@ -16,12 +16,15 @@ struct simfile_dirty {
 /* Those that are free, of all files: they come and go with every write, and malloc is slow at their size.
  * One thread (simdisk.h). */
 static struct simfile_dirty *pool;
+static uint64_t pool_bytes; /* of all, in use as well */
 
 static struct simfile_dirty *dirty_new(void)
 {
     struct simfile_dirty *d = pool;
-    if (!d)
+    if (!d) {
+        pool_bytes += sizeof(*d);
         return xmalloc(sizeof(*d));
+    }
     pool = d->next;
     return d;
 }
@@ -30,6 +33,11 @@ static void dirty_free(struct simfile_dirty *d)
 {
     d->next = pool;
     pool = d;
+}
+
+uint64_t simfile_pool_bytes(void)
+{
+    return pool_bytes;
 }
 
 static uint64_t min64(uint64_t a, uint64_t b)

@@ -30,6 +30,7 @@ struct simfile {
     uint32_t *slot; /* a sector's place in `dirty` + 1; 0: it has no versions */
 };
 
+uint64_t simfile_pool_bytes(void); /* what all files together need for their unsynced versions */
 void simfile_free(struct simfile *f);
 void simfile_write(struct simfile *f, uint64_t offset, const void *p, size_t n);
 void simfile_resize(struct simfile *f, uint64_t size); /* new bytes are zeros */

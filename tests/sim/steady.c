@@ -9,11 +9,13 @@
 
 #include "daemon/apply/internal.h"
 #include "daemon/replica/internal.h"
+#include "tests/sim/simfile.h"
 
 #define HOUR (3600 * SECOND)
 #define WINDOW (600 * SECOND)
 #define LOOK (10 * SECOND) /* sizes are saw-toothed: a window shows their highest point */
 #define TICK_MS 500
+#define SEGMENT_BYTES (1024u * 1024)
 #define TRANSFER_EVERY (1200 * SECOND)
 #define RESTART_EVERY (1800 * SECOND)
 #define AWAY_SHORT (2 * SECOND)
@@ -36,16 +38,15 @@ enum figure {
 static const struct {
     const char *name, *unit;
     uint64_t divisor;
-    bool
-        typical; /* the quarters' medians are compared, not the highest points: a restart may fall into a
-                     window or not */
+    /* The quarters' medians are compared, not their highest points: a restart falls into a window or not. */
+    bool typical;
     uint64_t percent, slack; /* the last quarter's may be so much above the first one's */
 } figures[FIGURES] = {
-    [HEAP] = {"heap", "KiB", 1024, false, 5, 65536},
-    [LOG] = {"log", "KiB", 1024, false, 20, 0},
+    [HEAP] = {"heap", "KiB", 1024, false, 10, 65536},
+    [LOG] = {"log", "KiB", 1024, false, 20, SEGMENT_BYTES},
     [STORE] = {"store", "KiB", 1024, false, 20, 0},
     [IN_USE] = {"in use", "KiB", 1024, false, 20, 0},
-    [FILES] = {"files", "KiB", 1024, false, 20, 0},
+    [FILES] = {"files", "KiB", 1024, false, 20, SEGMENT_BYTES},
     [LEASES] = {"leases", "", 1, false, 20, 5},
     [SESSIONS] = {"sessions", "", 1, false, 20, 0},
     [P50] = {"p50", "us", 1000, true, 20, STEADY_LATENCY_NS},
@@ -76,7 +77,7 @@ static void raise_to(uint64_t *at, uint64_t value)
 static uint64_t heap(const struct sim *s)
 {
     struct mallinfo2 m = mallinfo2();
-    uint64_t bytes = m.uordblks + m.hblkhd;
+    uint64_t bytes = m.uordblks + m.hblkhd - simfile_pool_bytes();
     for (size_t i = 0; i < s->node_count; i++)
         bytes -= simdisk_memory(s->nodes[i]->disk);
     return bytes;
@@ -314,7 +315,7 @@ static void configure(struct sim *s)
     f->quota_bytes = STEADY_QUOTA;
     f->snapshot_entries = 1000;
     f->checkpoint_pages = 500;
-    f->segment_bytes = 1024 * 1024;
+    f->segment_bytes = SEGMENT_BYTES;
     f->lease_checkpoint_ms = 10000;
 }
 
@@ -367,8 +368,7 @@ int steady_run(uint64_t seed, uint64_t hours, struct world **ret_world)
            (unsigned long long)r->restarts, (unsigned long long)r->t.events,
            (unsigned long long)r->t.compacted, (unsigned long long)r->t.renewed,
            (unsigned long long)r->t.retries);
-    fflush(stdout);
     if (grown)
-        world_fail(&s->world, "%zu figures grew", grown);
-    return 0;
+        printf("VIOLATION: %zu figures grew\n", grown);
+    return grown ? ERANGE : 0;
 }

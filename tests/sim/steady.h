@@ -70,8 +70,8 @@ void steady_load_start(struct steady *t);
 void steady_leave(struct steady *t, uint64_t node);
 struct simnode *steady_leader(struct sim *s); /* NULL: none */
 
-/* Runs it and prints the table; ends the process if something grew or failed. Below 3 hours there is not
- * enough after the warm-up: EINVAL is returned. */
+/* Runs it and prints the table. ERANGE: something grew; EINVAL: below 3 hours there is not enough after the
+ * warm-up. Ends the process if a request fails. */
 int steady_run(uint64_t seed, uint64_t hours, struct world **ret_world);
 
 #endif
