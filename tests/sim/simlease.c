@@ -69,7 +69,7 @@ static void put_late(struct world *w, void *ctx, uint64_t id, uint64_t b)
 static void abandon(struct holder *h)
 {
     struct leases *l = &h->sim->leases;
-    if (h->lease && simrng_chance(&l->rng, 30))
+    if (h->lease && !h->sleeper && simrng_chance(&l->rng, 30))
         world_after(&h->sim->world, simrng_below(&l->rng, 2 * (uint64_t)h->lease->ttl * SECOND),
                     put_late, h, (uint64_t)h->lease->id, 0);
     if (h->lease && !h->lease->abandoned_at)
