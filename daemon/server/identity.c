@@ -253,6 +253,23 @@ void identity_print(struct buf *b, const struct identity *id)
     }
 }
 
+/* The directory may be new: its entry in the parent must last as long as what is in it. Who made it elsewhere
+ * may not let us read the parent; then it is older than we are. */
+static enum errc sync_parent(struct disk *disk, const char *data_dir, struct error *err)
+{
+    size_t n = strlen(data_dir);
+    while (n > 1 && data_dir[n - 1] == '/')
+        n--;
+    while (n > 0 && data_dir[n - 1] != '/')
+        n--;
+    while (n > 1 && data_dir[n - 1] == '/')
+        n--;
+    char *parent = n ? xasprintf("%.*s", (int)n, data_dir) : xstrdup(".");
+    enum errc e = disk->sync_dir(disk, parent, err);
+    free(parent);
+    return e == ERR_PERMISSION_DENIED ? ERR_OK : e;
+}
+
 enum errc identity_save(struct disk *disk, const char *data_dir, const struct identity *identity,
                         struct error *err)
 {
@@ -262,6 +279,8 @@ enum errc identity_save(struct disk *disk, const char *data_dir, const struct id
     enum errc e = disk->mkdir(disk, dir, err);
     if (!e)
         e = disk->sync_dir(disk, data_dir, err);
+    if (!e)
+        e = sync_parent(disk, data_dir, err);
     if (!e)
         e = state_file_write(disk, dir, "identity", buf_bytes(&b), err);
     buf_free(&b);

@@ -24,6 +24,8 @@ static enum errc from_errno(int cause)
         return ERR_NOT_FOUND;
     case EEXIST:
         return ERR_EXISTS;
+    case EACCES:
+        return ERR_PERMISSION_DENIED;
     case ENOSPC:
     case EDQUOT:
         return ERR_NO_SPACE;

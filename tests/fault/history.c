@@ -3,7 +3,8 @@
  *     history URL[,URL...] CLIENTS KEYS [SEED]        until standard input ends
  *
  * Each client has one request under way at a time, with a pause between: a put of a value never used before, a get,
- * a delete, or a compare-and-swap on what it read last. Timed-out writes are recorded as of unknown outcome. Prints
+ * a delete, or a compare-and-swap on what it read last. Timed-out writes are recorded as of unknown outcome. At the
+ * end, when all are done, each key is read once more: a lost last write shows. Prints
  *     ok=N failed=N unknown=N gap_ms=N
  * (gap: the longest time without any acknowledged write) and, per key, a violation if there is one. Exit code 0:
  * linearizable; 1: not; 2: usage. */
@@ -20,6 +21,8 @@
 #define CHECK_STEPS_MAX 200000000
 #define CLIENTS_MAX 64
 #define KEYS_MAX 64
+#define FINAL_TRIES_MAX                                                                            \
+    10 /* of a final read; a cluster that can't answer it is found by its test */
 
 enum kind { PUT, GET, DELETE, SWAP };
 
@@ -51,6 +54,8 @@ struct worker {
     struct access *current;
     uint64_t called;
     int64_t last_read[KEYS_MAX];
+    bool reads_finally; /* one worker does */
+    int final_key, final_tries;
 };
 
 static uint64_t now_ns(void)
@@ -101,6 +106,10 @@ static void answered(void *ctx, const struct client_result *result)
     struct history *h = w->h;
     struct access *a = w->current;
     w->current = NULL;
+    if (w->final_tries > 0 && (result->code == ERR_OK || w->final_tries == FINAL_TRIES_MAX)) {
+        w->final_key++;
+        w->final_tries = 0;
+    }
     if (result->code == ERR_OK) {
         a->known = true;
         h->ok++;
@@ -173,10 +182,26 @@ static void send_one(struct worker *w)
     }
 }
 
+static void read_finally(struct worker *w)
+{
+    if (w->h->clients_running > 1) {
+        uv_timer_start(&w->pause, next_operation, PAUSE_MS, 0);
+        return;
+    }
+    w->current = xcalloc(1, sizeof(*w->current));
+    *w->current = (struct access){.kind = GET, .key = w->final_key};
+    w->final_tries++;
+    send_one(w);
+}
+
 static void next_operation(uv_timer_t *timer)
 {
     struct worker *w = CONTAINER_OF(timer, struct worker, pause);
     struct history *h = w->h;
+    if (h->ending && w->reads_finally && w->final_key < h->keys) {
+        read_finally(w);
+        return;
+    }
     if (h->ending) {
         uv_close((uv_handle_t *)timer, NULL);
         client_free(w->client);
@@ -279,6 +304,7 @@ static bool start_workers(struct history *h, struct worker *workers, int count, 
         struct error err;
         struct worker *w = &workers[i];
         w->h = h;
+        w->reads_finally = i == 0;
         if (client_new(&h->loop, &config, &w->client, &err) != ERR_OK) {
             fprintf(stderr, "history: %s\n", err.message);
             return false;

@@ -1,39 +1,15 @@
 """Real daemons under continuous load while processes, disks and links fail; the history must be linearizable."""
 import os
 import random
-import re
 import shutil
 import signal
 import subprocess
 import time
 import unittest
 
-from harness import BUILD, QUORUMD, Cluster, Process, TestCase, scaled, wait_for
+from harness import QUORUMD, Cluster, Process, TestCase, scaled, wait_for
+from load import Load, writes_work
 from network import HostCluster, Network
-
-
-class Load:
-    """The history recorder, running beside the faults."""
-
-    def __init__(self, cluster, folder, clients=8, keys=4, prefix=()):
-        self.log_path = os.path.join(folder, "history.log")
-        urls = ",".join(n.client_url for n in cluster.nodes)
-        with open(self.log_path, "wb") as log:
-            self.popen = subprocess.Popen([*prefix, os.path.join(BUILD, "tests", "fault", "history"),
-                                           urls, str(clients), str(keys)], stdin=subprocess.PIPE,
-                                          stdout=log, stderr=subprocess.STDOUT)
-
-    def finish(self, test):
-        self.popen.stdin.close()
-        code = self.popen.wait(600)
-        with open(self.log_path, encoding="utf-8") as log:
-            text = log.read()
-        test.assertEqual(code, 0, text[-8000:])
-        return {name: int(value) for name, value in re.findall(r"(\w+)=(\d+)", text.split("\n")[0])}
-
-    def kill(self):
-        self.popen.kill()
-        self.popen.wait()
 
 
 class Faults(TestCase):
@@ -44,18 +20,13 @@ class Faults(TestCase):
         self.addCleanup(made.kill)
         return made
 
-    def writes_work(self, cluster, nodes=None):
-        nodes = nodes or cluster.nodes
-        wait_for(lambda: any(n.ctl("--command-timeout=5s", "put", "/works", "1",
-                                   check=False).returncode == 0 for n in nodes), "a write")
-
     def test_kill_the_leader_again_and_again(self):
         cluster = self.cluster(3)
         load = self.load(cluster)
         for _ in range(self.ROUNDS):
             victim = cluster.leader()
             victim.kill()
-            self.writes_work(cluster, [n for n in cluster.nodes if n is not victim])
+            writes_work(cluster, [n for n in cluster.nodes if n is not victim])
             victim.start()
             cluster.wait_healthy()
         counts = load.finish(self)
@@ -70,7 +41,7 @@ class Faults(TestCase):
             victims = chance.sample(cluster.nodes, 2)
             for victim in victims:
                 victim.kill()
-            self.writes_work(cluster, [n for n in cluster.nodes if n not in victims])
+            writes_work(cluster, [n for n in cluster.nodes if n not in victims])
             for victim in victims:
                 victim.start()
             cluster.wait_healthy()
@@ -86,7 +57,7 @@ class Faults(TestCase):
             sleeper.process.signal(signal.SIGSTOP)
             others = [n for n in cluster.nodes if n is not sleeper]
             try:
-                self.writes_work(cluster, others)
+                writes_work(cluster, others)
             finally:
                 sleeper.process.signal(signal.SIGCONT)
             cluster.wait_healthy()
@@ -142,15 +113,11 @@ class Partitions(TestCase):
         self.addCleanup(load.kill)
         return network, cluster, load
 
-    def works(self, nodes):
-        wait_for(lambda: any(n.ctl("--command-timeout=5s", "put", "/works", "1",
-                                   check=False).returncode == 0 for n in nodes), "a write")
-
     def run_partitions(self, size, split):
         network, cluster, load = self.hosts(size)
         for i in range(scaled(4, 2)):
             majority = split(network, cluster, i)
-            self.works([cluster.nodes[n] for n in majority])
+            writes_work(cluster, [cluster.nodes[n] for n in majority])
             network.heal()
             cluster.wait_healthy()
         counts = load.finish(self)

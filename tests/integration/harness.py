@@ -118,6 +118,7 @@ class Node:
         self.data_dir = os.path.join(folder, name)
         self.flags = list(flags)
         self.cluster_flags = []
+        self.environment = {}
         self.process = None
 
     def argv(self):
@@ -127,7 +128,7 @@ class Node:
                 "--initial-advertise-peer-urls", self.peer_url] + self.cluster_flags + self.flags
 
     def start(self):
-        environment = dict(os.environ, ETCD_UNSUPPORTED_ARCH="")
+        environment = dict(os.environ, ETCD_UNSUPPORTED_ARCH="", **self.environment)
         self.process = Process(self.argv(), os.path.join(self.folder, self.name + ".log"),
                                env=environment)
         return self

@@ -13,6 +13,7 @@
 #include "daemon/peer/ids.h"
 #include "daemon/server/identity.h"
 #include "lib/base/memory.h"
+#include "tests/sim/simdisk.h"
 
 /* Values printed by etcd 3.4.23 for the same settings. */
 static void defaults_have_etcds_ids(void **state)
@@ -131,6 +132,31 @@ static void an_identity_is_remembered(void **state)
     remove_dir(dir);
 }
 
+/* The directory's own entry in its parent was never synced: a power loss took all data with it (found by
+ * tests/fault/test_power.py). */
+static void an_identity_survives_a_power_loss(void **state)
+{
+    (void)state;
+    char *url = (char *)"http://a:1";
+    for (uint64_t seed = 1; seed <= 20; seed++) {
+        struct simrng rng = {seed};
+        struct simdisk *sim = simdisk_new(seed);
+        struct disk *disk = simdisk_disk(sim);
+        struct identity id = {.cluster_id = 0xabc, .member_id = 0xdef}, read;
+        struct disk_file *lock;
+        identity_add(&id, 0xdef, "me", false, &url, 1);
+        assert_int_equal(data_dir_lock(disk, "/data", &lock, NULL), ERR_OK);
+        assert_int_equal(identity_save(disk, "/data", &id, NULL), ERR_OK);
+        simdisk_power_off(sim);
+        simdisk_crash(sim, &rng);
+        disk->close(disk, lock);
+        assert_int_equal(identity_load(disk, "/data", &read, NULL), ERR_OK);
+        identity_free(&id);
+        identity_free(&read);
+        simdisk_free(sim);
+    }
+}
+
 static void a_damaged_identity_is_refused(void **state)
 {
     (void)state;
@@ -190,6 +216,7 @@ int main(void)
         cmocka_unit_test(a_wrong_list_is_named),
         cmocka_unit_test(urls_are_checked),
         cmocka_unit_test(an_identity_is_remembered),
+        cmocka_unit_test(an_identity_survives_a_power_loss),
         cmocka_unit_test(a_damaged_identity_is_refused),
         cmocka_unit_test(a_directory_is_locked_and_checked),
     };
