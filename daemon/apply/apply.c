@@ -177,9 +177,9 @@ enum errc apply_entry(struct apply *a, const struct raft_entry *e, struct arena 
         ProtobufCAllocator allocator = message_allocator(arena);
         r = raftpb__internal_request__unpack(&allocator, e->size, e->data);
         if (!r || r->request_case == RAFTPB__INTERNAL_REQUEST__REQUEST__NOT_SET)
-            return error_set(err, ERR_CORRUPT,
-                             "log entry %llu holds no request that this version knows: the log is "
-                             "damaged, or a newer version wrote it",
+            return error_set(err, ERR_UNIMPLEMENTED,
+                             "log entry %llu holds no request that this version knows: a newer "
+                             "version wrote it, start that one",
                              (unsigned long long)e->index);
     }
     mvcc_begin(a->config.store, e->index, e->term, e->stamp);

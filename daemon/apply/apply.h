@@ -57,7 +57,9 @@ enum errc apply_load(struct apply *a, struct error *err);
 
 /* Applies one COMMAND or NOOP entry, begin and end included, and tells the watchers. `result` (may be NULL when no local client waits) gets the answer,
  * with memory from `arena`. A retry (same client_id, same client_seq) gets the first outcome again; an
- * older client_seq is ERR_INVALID: a session has one request under way at a time. An entry that can't be decoded is ERR_CORRUPT: the process must end. */
+ * older client_seq is ERR_INVALID: a session has one request under way at a time. An entry that can't be decoded is
+ * ERR_UNIMPLEMENTED: the process must end. It is no damage of this member's (the log has a checksum): every member
+ * finds the same, and none may give its data up for it. */
 enum errc apply_entry(struct apply *a, const struct raft_entry *e, struct arena *arena,
                       struct apply_result *ret_result, struct error *err);
 

@@ -131,7 +131,7 @@ enum errc members_apply_bootstrap(struct replica *r, const struct raft_entry *e,
     if (!conf || conf->n_members > RAFT_MEMBERS_MAX || e->index != 1) {
         if (conf)
             raftpb__conf_state__free_unpacked(conf, NULL);
-        return error_set(err, ERR_CORRUPT, "log entry %llu holds no membership",
+        return error_set(err, ERR_UNIMPLEMENTED, "log entry %llu holds no membership",
                          (unsigned long long)e->index);
     }
     mvcc_begin(r->store, e->index, e->term, e->stamp);
@@ -250,7 +250,7 @@ enum errc members_apply_conf(struct replica *r, const struct raft_entry *e, stru
         wire = raftpb__member__unpack(NULL, context.n - CONF_CONTEXT_ID_BYTES,
                                       context.p + CONF_CONTEXT_ID_BYTES);
     if (!wire)
-        return error_set(err, ERR_CORRUPT, "log entry %llu holds no membership change",
+        return error_set(err, ERR_UNIMPLEMENTED, "log entry %llu holds no membership change",
                          (unsigned long long)e->index);
     struct replica_member m;
     member_from_wire(wire, &m);

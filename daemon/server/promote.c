@@ -92,9 +92,10 @@ static void on_cleaned_up(struct job *job)
         log_warn("rejoin", "the member is back, but what was damaged could not be removed: %s",
                  c->err.message);
     else
-        log_info("rejoin",
-                 "member=%016llx is a full member again; the damaged data is removed (%s)",
-                 (unsigned long long)c->server->identity.member_id, c->server->marker.reason);
+        log_info(
+            "rejoin",
+            "member=%016llx is a full member again; what was kept of the old one is removed (%s)",
+            (unsigned long long)c->server->identity.member_id, c->server->marker.reason);
     free(c);
 }
 

@@ -290,15 +290,16 @@ class Places(HealCase):
     """One random place after the other."""
 
     def files(self, node):
-        """(path, weight)"""
-        member = os.path.join(node.data_dir, "member")
-        found = [(os.path.join(member, "identity"), 2)]
-        for folder, weight in (("log", 8), ("store", 8)):
-            names = [n for n in sorted(os.listdir(os.path.join(member, folder)))
-                     if os.path.isfile(os.path.join(member, folder, n))
-                     and os.path.getsize(os.path.join(member, folder, n))]
-            found += [(os.path.join(member, folder, n), weight / len(names)) for n in names]
-        return found
+        """(path, weight): what no check needs (spare segments, shared memory) comes up, but rarely."""
+        weights = {"identity": 2, ".wal": 8, ".db": 6, ".db-wal": 4, ".current": 1}
+        found = []
+        for folder, _, names in os.walk(os.path.join(node.data_dir, "member")):
+            for name in sorted(names):
+                path = os.path.join(folder, name)
+                kind = next((k for k in weights if name.endswith(k)), None)
+                if os.path.getsize(path):
+                    found.append((path, weights.get(kind, 0.5)))
+        return sorted(found)
 
     def damage(self, node, chance):
         files = self.files(node)
