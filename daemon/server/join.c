@@ -9,13 +9,17 @@
 #include "lib/base/log.h"
 
 #define JOIN_CALL_MS 2000
-#define JOIN_ROUNDS_MAX 5 /* over all members' URLs, before it is given up */
+/* Over all members' URLs, before it is given up. Every other one asks for a linearizable answer. */
+#define JOIN_ROUNDS_MAX 6
 
 struct join {
     struct server *server;
     struct identity computed; /* whom to ask: the settings' initial cluster */
     size_t member, url;       /* the one that is asked */
     size_t rounds;
+    uint64_t id;                       /* ours, by those who agree */
+    uint64_t agreed[RAFT_MEMBERS_MAX]; /* who know us as a member that never ran */
+    size_t agreed_count;
     struct rpc_channel *channel;
     struct rpc_stream *call;
     uv_timer_t
@@ -80,35 +84,55 @@ static bool is_self(const struct server_config *config, const Etcdserverpb__Memb
     return true;
 }
 
-static void take_answer(struct join *j, const Etcdserverpb__MemberListResponse *response)
+static void on_timer(uv_timer_t *timer)
+{
+    struct join *j = timer->data;
+    disconnect(j);
+    ask(j);
+}
+
+static void ask_next(struct join *j, const char *why)
+{
+    snprintf(j->last_error, sizeof(j->last_error), "%s", why);
+    uv_timer_start(j->timer, on_timer, 100, 0);
+}
+
+/* A single member may lag, and not know that this one ran: such knowledge is committed by a majority, so it
+ * takes as many as no majority is without. A cluster that grows from one to two voters can't give a
+ * linearizable answer before the second one is there, but a local one will do. */
+static bool all_agree(struct join *j, const Etcdserverpb__MemberListResponse *response,
+                      uint64_t own_id)
+{
+    uint64_t id = response->header->member_id;
+    size_t i = 0, voters = 0;
+    if (j->id != own_id)
+        j->agreed_count = 0;
+    j->id = own_id;
+    while (i < j->agreed_count && j->agreed[i] != id)
+        i++;
+    if (i == j->agreed_count && i < RAFT_MEMBERS_MAX)
+        j->agreed[j->agreed_count++] = id;
+    for (i = 0; i < response->n_members; i++)
+        voters += !response->members[i]->islearner;
+    return j->agreed_count >= voters - (voters / 2 + 1) + 1;
+}
+
+/* It has been published: the directory was wiped, and has forgotten what it said. */
+static void rejoin(struct join *j, uint64_t cluster_id)
 {
     struct server *s = j->server;
-    uint64_t member_id = 0;
-    bool ran = false;
-    for (size_t i = 0; i < response->n_members; i++) {
-        if (!is_self(&s->config, response->members[i]))
-            continue;
-        member_id = response->members[i]->id;
-        ran = response->members[i]->n_clienturls > 0;
-    }
-    if (ran) { /* it has been published: the directory was wiped, and has forgotten what it said */
-        struct marker marker = {.cluster_id = response->header->cluster_id, .unknown = true};
-        snprintf(marker.reason, sizeof(marker.reason),
-                 "%s is empty, but this member has run before", s->config.data_dir);
-        s->join = NULL;
-        join_free(j);
-        server_rejoin(s, &marker);
-        return;
-    }
-    if (member_id == 0 || response->header->cluster_id == 0) {
-        fail(j,
-             "it has no member with this one's --initial-advertise-peer-urls (%s): add it first, "
-             "with `etcdctl member add`",
-             s->config.initial_advertise_peer_urls.count
-                 ? s->config.initial_advertise_peer_urls.url[0]
-                 : "none");
-        return;
-    }
+    struct marker marker = {.cluster_id = cluster_id, .unknown = true};
+    snprintf(marker.reason, sizeof(marker.reason), "%s is empty, but this member has run before",
+             s->config.data_dir);
+    s->join = NULL;
+    join_free(j);
+    server_rejoin(s, &marker);
+}
+
+static void open_joined(struct join *j, const Etcdserverpb__MemberListResponse *response,
+                        uint64_t member_id)
+{
+    struct server *s = j->server;
     struct error err;
     identity_from_list(&s->identity, response, member_id, s->config.name);
     enum errc e = identity_save(s->disk, s->config.data_dir, &s->identity, &err);
@@ -120,11 +144,27 @@ static void take_answer(struct join *j, const Etcdserverpb__MemberListResponse *
         server_fail(s, &err);
 }
 
-static void on_timer(uv_timer_t *timer)
+static void take_answer(struct join *j, const Etcdserverpb__MemberListResponse *response)
 {
-    struct join *j = timer->data;
-    disconnect(j);
-    ask(j);
+    struct server *s = j->server;
+    const Etcdserverpb__Member *self = NULL;
+    bool linearizable = j->rounds % 2 == 1;
+    for (size_t i = 0; i < response->n_members; i++)
+        if (is_self(&s->config, response->members[i]))
+            self = response->members[i];
+    if (self && self->n_clienturls > 0)
+        rejoin(j, response->header->cluster_id);
+    else if (self && (linearizable || all_agree(j, response, self->id)))
+        open_joined(j, response, self->id);
+    else if (!self && linearizable)
+        fail(j,
+             "it has no member with this one's --initial-advertise-peer-urls (%s): add it first, "
+             "with `etcdctl member add`",
+             s->config.initial_advertise_peer_urls.count
+                 ? s->config.initial_advertise_peer_urls.url[0]
+                 : "none");
+    else
+        ask_next(j, "a member's answer is not enough to tell who this one is");
 }
 
 static void on_answer(void *ctx, int status, const char *text, struct bytes answer, bool sent)
@@ -137,8 +177,7 @@ static void on_answer(void *ctx, int status, const char *text, struct bytes answ
     if (response && response->header) {
         take_answer(j, response);
     } else {
-        snprintf(j->last_error, sizeof(j->last_error), "%s", status ? text : "a malformed answer");
-        uv_timer_start(j->timer, on_timer, 100, 0);
+        ask_next(j, status ? text : "a malformed answer");
     }
     if (response)
         etcdserverpb__member_list_response__free_unpacked(response, NULL);
@@ -174,7 +213,7 @@ static void ask(struct join *j)
     const char *url = j->computed.members[j->member].peer_urls[j->url++];
     Etcdserverpb__MemberListRequest request = ETCDSERVERPB__MEMBER_LIST_REQUEST__INIT;
     uint8_t packed[8];
-    request.linearizable = true;
+    request.linearizable = j->rounds % 2 == 1;
     size_t n = etcdserverpb__member_list_request__pack(&request, packed);
     j->channel = rpc_channel_new(j->server->loop, url, &config);
     j->call = rpc_unary(j->channel, "/etcdserverpb.Cluster/MemberList", bytes_of(packed, n),

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import time
 
-from harness import Cluster, Process, TestCase, free_port, scaled, wait_for
+from harness import QUORUMD, Cluster, Node, Process, TestCase, free_port, scaled, wait_for
 from test_faults import Load
 
 PLACES = int(os.environ.get("HEAL_PLACES", scaled(12, 3)))
@@ -179,15 +179,78 @@ class Heal(HealCase):
         self.written(cluster.nodes[0])
         chance = random.Random(SEED)
         victim = cluster.nodes[1]
-        for _ in range(scaled(4, 2)):
+        for i in range(scaled(4, 2)):
             victim.kill()
-            self.wipe(victim)
+            if i % 2:
+                self.damage_log_head(victim)
+            else:
+                self.wipe(victim)
             for _ in range(scaled(6, 3)):
                 victim.start()
                 time.sleep(chance.uniform(0.005, 0.4))
                 victim.kill()
             victim.start()
             self.whole(cluster)
+
+    def test_two_wiped_of_five(self):
+        """One learner at a time: the second one waits for the first one's promotion."""
+        cluster = self.cluster(5)
+        load = self.load(cluster, clients=2)
+        for victim in cluster.nodes[:2]:
+            victim.kill()
+            self.wipe(victim)
+        for victim in cluster.nodes[:2]:
+            victim.start()
+        self.whole(cluster)
+        load.finish(self)
+
+    def added(self, cluster, name, learner=False):
+        """One more member, added by hand."""
+        node = Node(cluster.nodes[0].folder, name, free_port(), free_port(), QUORUMD)
+        cluster.nodes[0].ctl("member", "add", name, f"--peer-urls={node.peer_url}",
+                             *(["--learner"] if learner else []))
+        initial = ",".join(f"{n.name}={n.peer_url}" for n in [*cluster.nodes, node])
+        node.cluster_flags = ["--initial-cluster", initial, "--initial-cluster-state", "existing"]
+        node.start()
+        self.addCleanup(node.kill)
+        wait_for(lambda: members(cluster.nodes[0])[node.peer_url][2], f"{name} to have started")
+        return node
+
+    def test_damaged_learner(self):
+        """It comes back as what it was."""
+        cluster = self.cluster(3)
+        learner = self.added(cluster, "learner", learner=True)
+        old = members(cluster.nodes[0])[learner.peer_url][0]
+        wait_for(lambda: os.path.exists(os.path.join(learner.data_dir, "members")), "its note")
+        learner.kill()
+        self.damage_log_head(learner)
+        learner.start()
+        def back():
+            member, is_learner, published = members(cluster.nodes[0])[learner.peer_url]
+            return member != old and is_learner and published
+        wait_for(back, "the learner to be back")
+        wait_for(lambda: "is a full member again" in learner.process.log_text(), "the end of it")
+        self.assertTrue(members(cluster.nodes[0])[learner.peer_url][1])
+        self.assertEqual(cluster.nodes[0].ctl("alarm", "list").stdout, "")
+
+    def test_grown_cluster(self):
+        """The first member's settings name nobody else; its note of the membership does."""
+        cluster = self.cluster(1)
+        first = cluster.nodes[0]
+        for name in ("second", "third"):
+            cluster.nodes.append(self.added(cluster, name))
+            cluster.wait_healthy()
+        self.written(first)
+        old = self.ids_of(cluster, first)
+        def noted():
+            with open(os.path.join(first.data_dir, "members"), encoding="utf-8") as file:
+                return cluster.nodes[2].peer_url in file.read()
+        wait_for(noted, "the first member's note of the third")
+        first.kill()
+        self.damage_log_head(first)
+        first.start()
+        self.whole(cluster)
+        self.assertNotEqual(self.ids_of(cluster, first), old)
 
     def test_two_daemons_with_one_address(self):
         """The second one can't bind the peer port, and the first one's membership stays."""
