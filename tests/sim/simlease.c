@@ -3,6 +3,8 @@
 #include "tests/sim/sim.h"
 
 #define CALL_TIMEOUT_MS 2000
+#define LATE_TTL_MAX                                                                               \
+    6 /* what ends later than this could change the last revision at the very end */
 /* An abandoned lease may live this much longer in quiet times: a change of leader starts it anew. */
 #define EXPIRY_SLACK (4 * SECOND)
 #define REIGN_SLACK (3 * SECOND)
@@ -69,7 +71,7 @@ static void put_late(struct world *w, void *ctx, uint64_t id, uint64_t b)
 static void abandon(struct holder *h)
 {
     struct leases *l = &h->sim->leases;
-    if (h->lease && !h->sleeper && simrng_chance(&l->rng, 30))
+    if (h->lease && h->lease->ttl <= LATE_TTL_MAX && simrng_chance(&l->rng, 30))
         world_after(&h->sim->world, simrng_below(&l->rng, 2 * (uint64_t)h->lease->ttl * SECOND),
                     put_late, h, (uint64_t)h->lease->id, 0);
     if (h->lease && !h->lease->abandoned_at)
