@@ -9,6 +9,9 @@
 #define CALM_MIN (18 * SECOND)
 #define LIVE_AFTER (9 * SECOND)
 #define QUIET (4 * SECOND)
+#define SETTLE_STEP (300 * MS)
+#define SETTLE_STEPS_MAX 60
+#define SETTLE_WATCH (1200 * MS) /* a watch asks for its progress every 900 ms at least */
 
 static size_t draw_size(struct world *w)
 {
@@ -69,6 +72,20 @@ static void end(struct sim *s, struct sim_result *r)
     r->revisions = (uint64_t)s->model.last;
 }
 
+/* A lease may end, or be checkpointed, in the very last moment: what was applied reaches all members, and every
+ * watch, before they are compared. */
+static void settle(struct sim *s)
+{
+    uint64_t applied;
+    for (size_t i = 0; i < SETTLE_STEPS_MAX; i++) {
+        applied = s->check.applied_last;
+        run_until(s, s->world.now + SETTLE_STEP);
+        if (applied == s->check.applied_last &&
+            s->world.now - s->model.seen_at[s->model.last] >= SETTLE_WATCH)
+            return;
+    }
+}
+
 void sim_run(const struct sim_options *o, struct sim_result *ret_result, struct world **ret_world)
 {
     struct sim *s = xcalloc(1, sizeof(*s));
@@ -84,6 +101,7 @@ void sim_run(const struct sim_options *o, struct sim_result *ret_result, struct 
     run_until(s, (total > calm ? total : calm) - QUIET);
     s->load_over = true;
     run_until(s, s->world.now + QUIET);
+    settle(s);
     end(s, ret_result);
     /* The process ends now; the worlds' memory goes with it. What is freed here is what a leak of the
      * code under test would hide in. */
