@@ -13,6 +13,7 @@
     3000 /* longer than ASK_CONNECT_MS: an address without anybody is no silent member */
 #define BACKOFF_MIN_MS 50
 #define BACKOFF_MAX_MS 2000 /* an election that brings the quorum back takes about as long */
+#define FIRST_LOG_MS 2000   /* the usual refusals are over by then */
 #define LOG_MS 10000
 /* Damaged again while it rejoined: the disk may be bad, and each round costs the cluster four log entries. */
 #define AGAIN_MS 5000
@@ -24,7 +25,7 @@ struct rejoin {
     struct ask *call;
     uv_timer_t *timer;
     size_t own; /* the own URL that is asked whether somebody answers there */
-    uint64_t backoff_ms, log_ms;
+    uint64_t backoff_ms, next_log_ms;
     size_t failures; /* since the last success */
     bool learner;    /* the one to be removed is */
 };
@@ -94,11 +95,10 @@ static void again(struct rejoin *r, const char *what, const char *why)
     uint64_t now = uv_now(s->loop);
     r->next++;
     r->failures++;
-    if (r->log_ms == 0 || now - r->log_ms >= LOG_MS) {
-        if (r->log_ms)
-            log_warn("rejoin", "not a member yet, tried again until the others let it in: %s: %s",
-                     what, why);
-        r->log_ms = now;
+    if (now >= r->next_log_ms) {
+        log_warn("rejoin", "not a member yet, tried again until the others let it in: %s: %s", what,
+                 why);
+        r->next_log_ms = now + LOG_MS;
     }
     uint64_t wait = BACKOFF_MIN_MS;
     if (r->failures % r->known.count == 0) {
@@ -214,7 +214,7 @@ static void on_own(void *ctx, int status, const char *text, struct bytes answer)
               "another process answers at this member's --initial-advertise-peer-urls %s: two "
               "daemons with one address; nothing is done to its membership (%s)",
               url, status ? text : "it is a member");
-    r->log_ms = uv_now(r->server->loop);
+    r->next_log_ms = uv_now(r->server->loop) + LOG_MS;
     r->backoff_ms = BACKOFF_MAX_MS;
     again(r, url, "another process answers there");
 }
@@ -345,6 +345,7 @@ struct rejoin *rejoin_start(struct server *s, struct error *err)
     r->server = s;
     r->known = known;
     r->backoff_ms = BACKOFF_MIN_MS;
+    r->next_log_ms = uv_now(s->loop) + FIRST_LOG_MS;
     r->timer = xcalloc(1, sizeof(*r->timer));
     uv_timer_init(s->loop, r->timer);
     r->timer->data = r;

@@ -282,21 +282,37 @@ class Heal(HealCase):
 
     def test_alarm_names_the_damaged(self):
         """CORRUPT is on for the old id until the new one is a voter; the others serve."""
-        cluster = self.cluster(3)
-        self.written(cluster.nodes[0], 5)
-        victim, other, third = cluster.nodes
+        cluster = self.cluster(5)
+        victim, other, away = cluster.nodes[:3]
+        self.written(other, 5)
         old = self.ids(cluster)[0]
+        away.kill()  # a voter that is away puts every promotion off
         victim.kill()
         self.damage_log_head(victim)
-        # A second learner holds the rejoin up, so that the moment can be looked at.
-        busy = other.ctl("member", "add", "busy", "--learner", "--peer-urls=http://127.0.0.1:1").stdout
         victim.start()
-        wait_for(lambda: "damaged data" in victim.process.log_text(), "the log line")
-        self.assertIn("member.damaged", victim.process.log_text())
-        other.ctl("member", "remove", re.search(r"Member\s+([0-9a-f]+) added", busy).group(1))
-        wait_for(lambda: "replacing member" in victim.process.log_text(), "the replacement")
+        wait_for(lambda: "back as member" in victim.process.log_text(), "the new member")
+        self.assertIn("damaged data", victim.process.log_text())
+        self.assertRegex(other.ctl("alarm", "list").stdout, f"memberID:{old} alarm:CORRUPT")
         other.ctl("put", "/works", "1")
-        third.ctl("get", "/works")
+        cluster.nodes[3].ctl("get", "/works")
+        self.assertTrue(os.path.exists(os.path.join(victim.data_dir, "member.damaged", "log")))
+        away.start()
+        self.whole(cluster)
+        self.assertNotEqual(self.ids(cluster)[0], old)
+
+    def test_busy_learner(self):
+        """There is room for one learner: nobody is removed before it can be added again."""
+        cluster = self.cluster(3)
+        victim, other, _ = cluster.nodes
+        old = self.ids(cluster)[0]
+        busy = other.ctl("member", "add", "busy", "--learner", "--peer-urls=http://127.0.0.1:1").stdout
+        victim.kill()
+        self.damage_log_head(victim)
+        victim.start()
+        wait_for(lambda: "another learner has to be promoted" in victim.process.log_text(),
+                 "the log line")
+        self.assertEqual(members(other)[victim.peer_url][0], old)
+        other.ctl("member", "remove", re.search(r"Member\s+([0-9a-f]+) added", busy).group(1))
         self.whole(cluster)
         self.assertNotEqual(self.ids(cluster)[0], old)
 
