@@ -54,6 +54,7 @@ uint32_t wal_head_encode(const struct wal_head *h, uint8_t sector[WAL_SECTOR])
     out64(&p, h->hard_state.term);
     out64(&p, h->hard_state.vote);
     out64(&p, h->hard_state.commit);
+    out64(&p, h->bytes);
     uint32_t crc = crc32c(HEAD_FORMAT, sector + 16, HEAD_CHECKED);
     put_le32(sector + 12, crc);
     return crc;
@@ -82,6 +83,7 @@ bool wal_head_decode(const uint8_t sector[WAL_SECTOR], struct wal_head *ret_head
     h.hard_state.term = in64(&p);
     h.hard_state.vote = in64(&p);
     h.hard_state.commit = in64(&p);
+    h.bytes = in64(&p);
     *ret_head = h;
     *ret_chain = crc;
     return true;
@@ -194,6 +196,27 @@ bool wal_record_next(struct bytes *rest, uint32_t *chain, struct wal_record *ret
     ret_record->payload = bytes_of(rest->p + WAL_RECORD_HEADER, payload);
     *rest = bytes_of(rest->p + WAL_RECORD_HEADER + payload, rest->n - WAL_RECORD_HEADER - payload);
     return true;
+}
+
+bool wal_batch_check(struct bytes data, const struct wal_head *head, uint64_t offset,
+                     uint64_t number, uint32_t chain, struct wal_batch *ret_batch,
+                     struct bytes *ret_records, uint32_t *ret_chain)
+{
+    struct wal_batch b;
+    if (data.n < WAL_SECTOR || !wal_batch_decode(data.p, &b, ret_chain))
+        return false;
+    if (b.seq != head->seq || b.nonce != head->nonce || b.offset != offset ||
+        b.number != number + 1 || b.prev_chain != chain || b.synced > offset ||
+        b.synced < WAL_SECTOR || b.length > data.n - WAL_BATCH_HEADER)
+        return false;
+    struct bytes rest = bytes_of(data.p + WAL_BATCH_HEADER, b.length);
+    *ret_records = rest;
+    struct wal_record r;
+    for (uint32_t i = 0; i < b.records; i++)
+        if (!wal_record_next(&rest, ret_chain, &r))
+            return false;
+    *ret_batch = b;
+    return rest.n == 0;
 }
 
 struct raft_entry *wal_entry_decode(struct bytes payload)

@@ -27,6 +27,7 @@ struct scan {
     size_t entry_cap;
     uint64_t start; /* index before out->entries[0]; above the base: entries are missing so far */
     uint64_t last;
+    bool replaying; /* `last` says something */
     /* The last segment. */
     struct buf data;
     uint64_t end;      /* of the last valid batch */
@@ -37,10 +38,19 @@ struct scan {
     bool vouched;
 };
 
+/* `seq` is the segment being read: its entries begin behind the last one replayed, and the next head, if
+ * there is one, says where they end. */
 static enum errc corrupt(const struct scan *s, uint64_t seq, uint64_t offset, const char *what)
 {
-    return error_set(s->err, ERR_CORRUPT, "%s/%016llx.wal at %llu: %s; %s", s->dir->path,
-                     (unsigned long long)seq, (unsigned long long)offset, what, WAL_WAY_OUT);
+    uint64_t first = s->replaying ? s->last + 1 : 0, last = 0;
+    for (size_t i = 0; i < s->found_count; i++) {
+        const struct wal_head *h = &s->found[i].head;
+        if (h->seq <= seq && h->last_index >= first)
+            first = h->last_index + 1;
+        if (h->seq == seq + 1)
+            last = h->last_index;
+    }
+    return wal_corrupt(s->dir, seq, offset, what, first, last, s->err);
 }
 
 static void collect_name(void *ctx, const char *name)
@@ -121,6 +131,8 @@ static enum errc read_head(struct scan *s, const struct wal_config *config, uint
         return rc;
     if (!wal_head_decode(s->data.p, &f.head, &f.chain) || f.head.seq != seq)
         return corrupt(s, seq, 0, "the segment's head is damaged");
+    if (f.segment.bytes < f.head.bytes)
+        return corrupt(s, seq, f.segment.bytes, "the file is shorter than it was");
     rc = check_owner(s, config, &f.head);
     if (rc)
         return rc;
@@ -245,21 +257,8 @@ static bool replay(struct scan *s, struct wal_segment *segment, const struct wal
 static bool batch_valid(const struct scan *s, const struct wal_head *head, uint64_t limit,
                         struct wal_batch *ret_batch, struct bytes *ret_records, uint32_t *ret_chain)
 {
-    struct wal_batch b;
-    if (limit - s->end < WAL_SECTOR || !wal_batch_decode(s->data.p + s->end, &b, ret_chain))
-        return false;
-    if (b.seq != head->seq || b.nonce != head->nonce || b.offset != s->end ||
-        b.number != s->batch_number + 1 || b.prev_chain != s->chain || b.synced > s->end ||
-        b.synced < WAL_SECTOR || b.length > limit - s->end - WAL_BATCH_HEADER)
-        return false;
-    struct bytes rest = bytes_of(s->data.p + s->end + WAL_BATCH_HEADER, b.length);
-    *ret_records = rest;
-    struct wal_record r;
-    for (uint32_t i = 0; i < b.records; i++)
-        if (!wal_record_next(&rest, ret_chain, &r))
-            return false;
-    *ret_batch = b;
-    return rest.n == 0;
+    return wal_batch_check(bytes_of(s->data.p + s->end, limit - s->end), head, s->end,
+                           s->batch_number, s->chain, ret_batch, ret_records, ret_chain);
 }
 
 static enum errc replay_batches(struct scan *s, struct found *f, uint64_t limit)
@@ -298,6 +297,7 @@ static enum errc begin_segment(struct scan *s, const struct found *f, bool first
         out->base_term = h->base_term;
         s->start = s->last = h->last_index;
         s->batch_number = h->batch_number;
+        s->replaying = true;
     } else if (h->last_index != s->last || h->batch_number != s->batch_number ||
                h->prev_chain != s->chain) {
         return corrupt(s, h->seq, 0, "the head contradicts the segment before");

@@ -40,6 +40,20 @@ void wal_dir_add(struct wal_dir *d, const struct wal_segment *s)
     d->segments[d->segment_count++] = *s;
 }
 
+enum errc wal_corrupt(const struct wal_dir *d, uint64_t seq, uint64_t offset, const char *what,
+                      uint64_t first, uint64_t last, struct error *err)
+{
+    char entries[64] = "entries unknown";
+    if (first > 0 && last >= first)
+        snprintf(entries, sizeof(entries), "entries %llu to %llu", (unsigned long long)first,
+                 (unsigned long long)last);
+    else if (first > 0)
+        snprintf(entries, sizeof(entries), "entries from %llu on", (unsigned long long)first);
+    return error_set(err, ERR_CORRUPT, "%s/%016llx.wal at %llu: %s (%s); %s", d->path,
+                     (unsigned long long)seq, (unsigned long long)offset, what, entries,
+                     WAL_WAY_OUT);
+}
+
 void wal_dir_free(struct wal_dir *d)
 {
     free(d->segments);
@@ -107,6 +121,7 @@ enum errc wal_segment_create(struct wal_dir *d, struct wal_head *head, uint64_t 
     enum errc rc = open_spare(d, spare, bytes, &file, &segment.bytes, err);
     if (rc)
         goto out;
+    head->bytes = segment.bytes;
     rc = write_head(d, file, head, ret_chain, err);
     if (rc)
         goto out;

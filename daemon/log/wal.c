@@ -17,7 +17,9 @@ struct wal {
     bool no_spare;  /* there was no space for one: not tried again before the log rolls or is cut */
     bool was_spare; /* the last job did not write appends: they go next */
     bool quiet;     /* nothing was appended since the last tick */
-    uint64_t seq;   /* of the segment being written, to see it roll */
+    struct wal_scrub scrub;
+    uint64_t scrub_due_ms;
+    uint64_t seq; /* of the segment being written, to see it roll */
     struct wal_op *pending, **pending_end;
     struct wal_op *group; /* the job's */
     enum errc job_rc;
@@ -62,6 +64,7 @@ static void destroy(struct wal *w)
     if (!w->failed)
         (void)wal_write_closing(&w->writer, NULL); /* it only helps to find damage later */
     drop_pending(w);
+    buf_free(&w->scrub.data);
     struct disk *disk = w->config.disk;
     wal_writer_free(&w->writer);
     disk->close(disk, w->lock);
@@ -141,7 +144,7 @@ static void watermark_run(struct job *job)
     w->job_rc = wal_write_watermark(&w->writer, &w->job_err);
 }
 
-static void watermark_done(struct job *job)
+static void quiet_done(struct job *job)
 {
     struct wal *w = CONTAINER_OF(job, struct wal, job);
     if (w->job_rc)
@@ -154,8 +157,28 @@ void wal_tick(struct wal *w)
 {
     bool idle = !w->busy && !w->pending && !w->failed && !w->closed;
     if (idle && w->quiet && !w->writer.vouched && w->writer.offset > WAL_SECTOR)
-        submit(w, watermark_run, watermark_done);
+        submit(w, watermark_run, quiet_done);
     w->quiet = idle;
+}
+
+static void scrub_run(struct job *job)
+{
+    struct wal *w = CONTAINER_OF(job, struct wal, job);
+    w->job_rc = wal_scrub_slice(&w->writer, &w->scrub, &w->job_err);
+}
+
+void wal_scrub_tick(struct wal *w, uint64_t now_ms, uint64_t pass_ms)
+{
+    if (pass_ms == 0 || w->busy || w->pending || w->failed || w->closed || now_ms < w->scrub_due_ms)
+        return;
+    uint64_t slices = w->bytes / WAL_SCRUB_BYTES + w->writer.dir.segment_count + 1;
+    w->scrub_due_ms = now_ms + pass_ms / slices;
+    submit(w, scrub_run, quiet_done);
+}
+
+uint64_t wal_scrub_passes(const struct wal *w)
+{
+    return w->scrub.passes;
 }
 
 static void submit_group(struct wal *w)

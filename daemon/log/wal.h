@@ -13,7 +13,7 @@
  * opening and reported; damage anywhere else is ERR_CORRUPT with the file, the offset and the way out.
  * Every batch states up to where all was synced before it was written, so something invalid below that
  * is damage and nothing else; wal_internal.h has the format and the rule in full.
- * A failed write or sync is reported once to `failed` and the log takes no more: the process must end,
+ * A failed write or sync, and damage that the scrub finds, is reported once to `failed` and the log takes no more: the process must end,
  * since the page cache can't be trusted afterwards.
  *
  * All calls are made on the loop thread; blocking work runs on the worker, except in wal_open(),
@@ -44,7 +44,7 @@ struct wal_config {
     const char *dir;                /* made if missing (its parent must be there) */
     uint64_t cluster_id, member_id; /* 0: take what the log says */
     size_t segment_bytes; /* 0: the default; 4 KiB to 1 GiB, for segments made from now on */
-    /* Called once, on the loop thread, when a write or sync failed: from then on nothing is written,
+    /* Called once, on the loop thread, when a write or sync failed or damage was found: from then on nothing is written,
      * and no `done` is called. It may call wal_close(). */
     void (*failed)(void *ctx, const struct error *err);
     void *ctx;
@@ -92,6 +92,12 @@ void wal_append(struct wal *w, const struct raft_hard_state *hs, struct raft_ent
  * this writes a watermark behind it (wal_internal.h), once: then damage to the last append is known for
  * damage too. An idle log writes nothing more. */
 void wal_tick(struct wal *w);
+
+/* To be called as often: reads the log again in slices of about WAL_SCRUB_BYTES, all of it in about
+ * `pass_ms` (0: not at all), and only when nothing is being written. Damage ends the log: ERR_CORRUPT
+ * through `failed`, while other members still have what it hit. now_ms: a clock that never goes back. */
+void wal_scrub_tick(struct wal *w, uint64_t now_ms, uint64_t pass_ms);
+uint64_t wal_scrub_passes(const struct wal *w); /* completed */
 
 /* Entries up to and including `index` (whose term is `term`) are not needed any more: segments that
  * hold nothing newer are recycled or removed, after the appends before this call. `index` is committed

@@ -29,9 +29,9 @@
  * finished: an acknowledged entry or a vote would be forgotten without a word. So an empty batch follows
  * when the log was idle for a moment after a sync (wal_tick) and when it is closed: its `synced` vouches
  * for all before it, and with it itself nothing is lost. It is not repeated while nothing else is
- * written. What is left: damage to the last batch while the log is busy, within one tick of its sync;
- * damage that hits the last batch and its watermark at once; and a segment in which the watermark finds
- * no sector any more (the next segment's head vouches for it). */
+ * written; where the segment is full, the next one is begun, whose head vouches. What is left: damage to
+ * the last batch while the log is busy, within two ticks of its sync, and damage that hits the last
+ * batch and its watermark at once. */
 #ifndef LOG_WAL_INTERNAL_H
 #define LOG_WAL_INTERNAL_H
 
@@ -50,8 +50,9 @@
 #define WAL_SPARE "spare"
 #define WAL_LOCK "lock"
 #define WAL_WAY_OUT                                                                                \
-    "this member's log can't be trusted any more: remove the member from the cluster, delete its " \
-    "data directory and let it join again (a member that is alone: restore a snapshot)"
+    "remove this member from the cluster, delete its data directory and let it join again (a "     \
+    "member "                                                                                      \
+    "that is alone: quorumd --rescue NEWDIR --data-dir DIR saves what can be read)"
 
 enum wal_record_type {
     WAL_RECORD_ENTRY = 1,  /* term, index, stamp, type, data */
@@ -72,6 +73,7 @@ struct wal_head {
     uint64_t last_index; /* of the last entry before this segment; base_index if there is none */
     bool has_hard_state;
     struct raft_hard_state hard_state;
+    uint64_t bytes; /* of the file when it was taken into use; 0: written by a version without it */
 };
 
 /* The head's own checksum, with which the segment's chain begins, is returned by both. */
@@ -115,6 +117,12 @@ bool wal_record_next(struct bytes *rest, uint32_t *chain, struct wal_record *ret
 /* NULL if the payload is none of an entry. */
 struct raft_entry *wal_entry_decode(struct bytes payload);
 
+/* Whether `data`, which stands at `offset` of the segment, begins with the batch that follows the one of
+ * number `number` whose last chain value is `chain`; its records and the chain value behind it then. */
+bool wal_batch_check(struct bytes data, const struct wal_head *head, uint64_t offset,
+                     uint64_t number, uint32_t chain, struct wal_batch *ret_batch,
+                     struct bytes *ret_records, uint32_t *ret_chain);
+
 static inline uint64_t wal_round_up(uint64_t n)
 {
     return (n + WAL_SECTOR - 1) / WAL_SECTOR * WAL_SECTOR;
@@ -144,6 +152,10 @@ char *wal_segment_path(const struct wal_dir *d, uint64_t seq); /* caller frees *
 bool wal_segment_parse(const char *name, uint64_t *ret_seq);
 void wal_dir_add(struct wal_dir *d, const struct wal_segment *s);
 void wal_dir_free(struct wal_dir *d);
+/* ERR_CORRUPT with the file, the offset, the entries that are at stake and the way out. first: the lowest
+ * of these entries, 0: not known; last: the highest, 0: not known. */
+enum errc wal_corrupt(const struct wal_dir *d, uint64_t seq, uint64_t offset, const char *what,
+                      uint64_t first, uint64_t last, struct error *err);
 
 /* Makes the segment head->seq, of at least `bytes`, from the spare if there is one: durable, head and
  * name, when this returns ERR_OK. The nonce is drawn here. It is added to d->segments. */
@@ -198,11 +210,28 @@ struct wal_writer {
 
 /* Writes and syncs all ops of the list, then drops segments that are not needed any more. */
 enum errc wal_write_ops(struct wal_writer *w, const struct wal_op *ops, struct error *err);
-/* An empty batch behind what is synced (see above), unless the last one is one; never in a new segment. */
+/* An empty batch behind what is synced (see above), unless the last one is one. */
 enum errc wal_write_watermark(struct wal_writer *w, struct error *err);
 /* The same for a close in good order, with what else was not worth a write yet. */
 enum errc wal_write_closing(struct wal_writer *w, struct error *err);
 void wal_writer_free(struct wal_writer *w); /* closes the file */
+
+/* ---- scrub.c: reading the log again, to find damage while others still have what it hit */
+
+struct wal_scrub {
+    bool begun;           /* in a segment: */
+    struct wal_head head; /* its */
+    uint64_t at;          /* the next batch */
+    uint64_t number;
+    uint32_t chain;
+    uint64_t last_index; /* of the last entry read */
+    struct buf data;
+    uint64_t passes; /* times that the end was reached */
+};
+
+/* Reads about WAL_SCRUB_BYTES, at most up to what is synced. On the worker, between writes. */
+#define WAL_SCRUB_BYTES (256u * 1024)
+enum errc wal_scrub_slice(struct wal_writer *w, struct wal_scrub *s, struct error *err);
 
 /* ---- recover.c */
 

@@ -244,8 +244,8 @@ enum errc wal_write_watermark(struct wal_writer *w, struct error *err)
     if (w->offset == WAL_SECTOR || w->vouched)
         return ERR_OK;
     if (segment_bytes(w) - w->offset < WAL_SECTOR) {
-        w->vouched = true;
-        return ERR_OK;
+        w->vouched = true; /* by the next head, or there is no space even for a spare */
+        return w->dir.has_spare ? roll(w, 0, err) : ERR_OK;
     }
     begin_batch(w);
     enum errc rc = flush_batch(w, err);

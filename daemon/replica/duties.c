@@ -144,6 +144,8 @@ void duties_tick(struct replica *r)
     publish(r);
     duties_cut_log(r);
     wal_tick(r->wal);
+    wal_scrub_tick(r->wal, replica_now_ms(r), r->config.scrub_ms);
+    mvcc_scrub_tick(r->store, replica_now_ms(r), r->config.scrub_ms);
     if (replica_leads(r) && lessor_count(r->lessor))
         read_begin_round(r); /* to stay sure of leadership: replica_lease_renew() */
     else if (!list_empty(&r->reads_waiting))

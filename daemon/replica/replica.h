@@ -66,6 +66,7 @@ struct replica_config {
     size_t append_bytes_max;       /* entries in one message to a member; 0: 1 MiB */
     size_t store_checkpoint_pages; /* 0: mvcc_config's default */
     uint64_t lease_checkpoint_ms;  /* between checkpoints of long leases; 0: 5 min, as etcd */
+    uint64_t scrub_ms;             /* store and log are read through in this time; 0: never */
     /* Keep the history until a client compacts it. Otherwise the leader compacts the older half of it
      * when the store passes half of its quota. */
     bool keep_history;

@@ -172,6 +172,16 @@ static enum errc set_version(struct config *c, const struct flag *flag, const ch
 static enum errc set_retention(struct config *c, const struct flag *flag, const char *value,
                                struct error *err);
 
+static enum errc set_scrub(struct config *c, const struct flag *flag, const char *value,
+                           struct error *err)
+{
+    uint64_t ms;
+    if (!*value || config_duration(value, &ms))
+        return bad_value(flag, value, "a duration such as 1h30m", err);
+    c->server.scrub_ms = ms;
+    return ERR_OK;
+}
+
 static enum errc set_no_effect(struct config *c, const struct flag *flag, const char *value,
                                struct error *err)
 {
@@ -219,6 +229,8 @@ static const struct flag flags[] = {
     {"auto-compaction-mode", set_mode, 0, "periodic", "\"periodic\" or \"revision\""},
     {"auto-compaction-retention", set_retention, 0, "0 (off)",
      "history kept: a duration (\"1h30m\", a number is hours) or a number of revisions"},
+    {"scrub-interval", set_scrub, 0, "1h",
+     "store and log are read through for damage in this time; 0: never"},
     {"max-request-bytes", set_size, AT(max_request_bytes), "1572864", "largest request"},
     {"max-txn-ops", set_size, AT(max_txn_ops), "128", "most operations in one transaction"},
     {"log-level", set_log_level, 0, "info", "debug, info, warn or error"},

@@ -43,6 +43,7 @@ static enum errc open_replica(struct server *s, struct error *err)
         .txn_ops_max = s->config.max_txn_ops,
         .request_bytes_max = s->config.max_request_bytes,
         .quota_bytes = s->config.quota_bytes,
+        .scrub_ms = s->config.scrub_ms,
         .request_timeout_ms = 5000 + 2 * s->config.election_ms, /* etcd's */
     };
     drive_replica_config(s, &config);

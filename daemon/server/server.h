@@ -55,6 +55,8 @@ struct server_config {
     enum server_compaction compaction_mode;
     uint64_t compaction_retention; /* ms or revisions; 0: off */
 
+    uint64_t scrub_ms; /* store and log are read through for damage in this time; 1 h, 0: never */
+
     bool quiet; /* the embedded mode: no log lines below warnings */
 };
 

@@ -23,6 +23,7 @@ void server_config_defaults(struct server_config *config)
         .quota_bytes = 2ull * 1024 * 1024 * 1024,
         .max_request_bytes = APPLY_REQUEST_BYTES_MAX_DEFAULT,
         .max_txn_ops = APPLY_TXN_OPS_MAX_DEFAULT,
+        .scrub_ms = 3600000,
     };
 }
 

@@ -73,6 +73,8 @@ enum errc mvcc_history(struct mvcc *m, const struct mvcc_range *range, int64_t f
     if (from < mvcc_compact_revision(m))
         return error_set(err, ERR_COMPACTED, "%s", errc_text(ERR_COMPACTED));
     struct walk w = {.m = m, .range = range, .rows_max = rows_max};
+    struct error unseen;
+    err = err ? err : &unseen;
     bool stopped = false;
     enum errc code = ERR_OK;
     from = from < 1 ? 1 : from;
@@ -80,7 +82,7 @@ enum errc mvcc_history(struct mvcc *m, const struct mvcc_range *range, int64_t f
         code = walk_committed(&w, from, &stopped, err);
     if (code != ERR_OK) {
         mvcc_result_free(&w.result);
-        return code;
+        return read_failed(m, code, err);
     }
     if (!stopped)
         walk_unwritten(&w, from, &stopped);

@@ -39,6 +39,7 @@ struct store_job {
     struct job job; /* first */
     struct list link;
     struct mvcc *m; /* NULL: the store was closed meanwhile */
+    bool foreign;   /* it reads what came from elsewhere: ERR_CORRUPT says nothing of this store */
     enum errc code;
     struct error err;
     /* On the worker; what it returns becomes `code`. */
@@ -138,9 +139,13 @@ struct mvcc {
     bool failed;                  /* a job failed: nothing is written any more */
     bool installing;              /* a snapshot is taking the place of everything */
     struct db_sizes sizes;
+    bool scrubbing; /* a slice is under way */
+    uint64_t scrub_due_ms, scrub_passes;
 };
 
 void mvcc_fail(struct mvcc *m, const struct error *err); /* reports it once */
+/* What a read on the loop thread ends with: `code`, after ERR_CORRUPT was reported. */
+enum errc read_failed(struct mvcc *m, enum errc code, const struct error *err);
 
 /* Where a revision number of a query leads: ERR_FUTURE_REV, ERR_COMPACTED. */
 int64_t mvcc_read_revision(const struct mvcc *m);

@@ -8,10 +8,14 @@ static void run(struct job *job)
     j->code = j->work(j, &j->err);
 }
 
+/* Damage ends the store, whoever came upon it: its member can be built again from the others while they
+ * still have everything. */
 static void done(struct job *job)
 {
     struct store_job *j = (struct store_job *)job;
     list_remove(&j->link);
+    if (j->m && j->code == ERR_CORRUPT && !j->foreign)
+        mvcc_fail(j->m, &j->err);
     j->finish(j);
 }
 
@@ -22,6 +26,13 @@ void job_submit(struct mvcc *m, struct store_job *j)
     j->m = m;
     list_append(&m->jobs, &j->link);
     m->worker->submit(m->worker, &j->job);
+}
+
+enum errc read_failed(struct mvcc *m, enum errc code, const struct error *err)
+{
+    if (code == ERR_CORRUPT)
+        mvcc_fail(m, err);
+    return code;
 }
 
 void mvcc_fail(struct mvcc *m, const struct error *err)

@@ -51,8 +51,8 @@ static enum errc check_exists(struct mvcc *m, struct error *err)
     enum errc code = files_exists(m->disk, m->dir, m->file, &exists, err);
     if (code == ERR_OK && !exists)
         code = error_set(err, ERR_CORRUPT,
-                         "%s/%s is missing; remove the member's data directory and let it rejoin, "
-                         "or restore a snapshot",
+                         "%s/%s is missing; remove the member's data directory and let it rejoin "
+                         "(a member that is alone: quorumd --rescue saves what is in the log)",
                          m->dir, m->file);
     return code;
 }
@@ -63,7 +63,9 @@ static enum errc check_exists(struct mvcc *m, struct error *err)
  * it can't.) */
 static enum errc open_writer(struct mvcc *m, const char *path, bool marked, struct error *err)
 {
-    enum errc code = db_open(path, m->vfs, marked ? DB_WRITE : DB_CREATE, &m->writer, err);
+    enum errc code = marked ? db_check_header(m->disk, path, err) : ERR_OK;
+    if (code == ERR_OK)
+        code = db_open(path, m->vfs, marked ? DB_WRITE : DB_CREATE, &m->writer, err);
     if (code != ERR_CORRUPT || marked)
         return code;
     code = files_clean(m->disk, m->dir, NULL, err);

@@ -15,7 +15,8 @@
  * After a restart the store is as of its durable applied index; the log is replayed from there.
  *
  * Threading: all calls on the loop thread; SQLite writes, checkpoints, compaction, hashes and snapshots
- * run as jobs on the worker. A failure there is reported once to `failed`: the process must end. */
+ * run as jobs on the worker. A failure there is reported once to `failed`, and so is damage
+ * (ERR_CORRUPT), whoever comes upon it, a read on the loop thread too: the process must end. */
 #ifndef STORE_MVCC_H
 #define STORE_MVCC_H
 
@@ -193,6 +194,13 @@ void mvcc_compact_wait(struct mvcc *m, void (*done)(void *ctx), void *ctx);
 
 /* Gives free pages back to the file system, online. */
 void mvcc_defragment(struct mvcc *m, void (*done)(void *ctx, enum errc code), void *ctx);
+
+/* To be called about every 100 ms: reads all rows again from the file in slices of SCRUB_ROWS, the whole
+ * in about `pass_ms` (0: not at all), and compares sums, count and digest; once a pass also the
+ * structure of a store that is small enough. Damage is reported to `failed`. now_ms: a clock that never
+ * goes back. */
+void mvcc_scrub_tick(struct mvcc *m, uint64_t now_ms, uint64_t pass_ms);
+uint64_t mvcc_scrub_passes(const struct mvcc *m); /* completed */
 
 /* ---- Snapshots ---------------------------------------------------------------------------------- */
 

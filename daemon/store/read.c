@@ -163,13 +163,15 @@ enum errc mvcc_range(struct mvcc *m, const struct mvcc_query *q, struct mvcc_res
         *ret_result = r;
         return ERR_OK;
     }
+    struct error unseen;
+    err = err ? err : &unseen;
     struct misses misses = {0};
     collect(m, q, revision, &r, &misses);
     code = fetch(m, &misses, !q->keys_only, &r, err);
     free(misses.list);
     if (code != ERR_OK) {
         mvcc_result_free(&r);
-        return code;
+        return read_failed(m, code, err);
     }
     for (size_t i = 0; q->keys_only && i < r.count; i++)
         r.kvs[i] = without_value(r.kvs[i]);
@@ -182,6 +184,8 @@ enum errc mvcc_bucket_each(struct mvcc *m, enum mvcc_bucket bucket,
                            struct error *err)
 {
     sqlite3_stmt *s;
+    struct error unseen;
+    err = err ? err : &unseen;
     enum errc code = db_statement(m->reader, DB_BUCKET_ROWS, &s, err);
     if (code != ERR_OK)
         return code;
@@ -198,7 +202,7 @@ enum errc mvcc_bucket_each(struct mvcc *m, enum mvcc_bucket bucket,
     if (code == ERR_OK && rc != SQLITE_DONE)
         code = db_error(m->reader, "read a bucket", err);
     sqlite3_reset(s);
-    return code;
+    return read_failed(m, code, err);
 }
 
 void mvcc_each_leased(struct mvcc *m, void (*each)(void *ctx, struct bytes key, int64_t lease),

@@ -185,6 +185,7 @@ static void submit(struct mvcc_restore *r, enum errc (*work)(struct store_job *,
     r->busy = true;
     r->sj.work = work;
     r->sj.finish = finish;
+    r->sj.foreign = true; /* what is wrong with it is answered to who sends it */
     job_submit(r->m, &r->sj);
 }
 

@@ -31,6 +31,7 @@ struct mvcc_snapshot {
     size_t buckets_at;
     enum stage stage;
     uint64_t next_id, rows, digest;
+    uint64_t rows_expected, digest_expected; /* as the store has counted them */
     uint32_t seq;
     struct buf out;
 };
@@ -54,6 +55,8 @@ static enum errc copy_work(struct store_job *j, struct error *err)
     struct mvcc_snapshot *s = OF_COPY(j);
     if (s->db->failed)
         return error_set(err, ERR_IO, "%s: a write failed before", s->db->path);
+    s->rows_expected = s->db->state.rows;
+    s->digest_expected = s->db->state.digest;
     sqlite3_stmt *stmt;
     enum errc code = db_statement(s->db, DB_BUCKETS_ALL, &stmt, err);
     if (code != ERR_OK)
@@ -122,6 +125,10 @@ static enum errc add_rows(struct mvcc_snapshot *s, struct error *err)
     }
     if (code == ERR_OK && rc != SQLITE_ROW && rc != SQLITE_DONE)
         code = db_error(s->db, "read a snapshot", err);
+    /* Rows that are gone must not be gone on the other member too. */
+    if (code == ERR_OK && rc == SQLITE_DONE &&
+        (s->rows != s->rows_expected || s->digest != s->digest_expected))
+        code = tables_differ(s->db, s->rows, s->rows_expected, err);
     if (code == ERR_OK && rc == SQLITE_DONE) {
         record_tail(&s->out, s->rows, s->digest);
         s->stage = STAGE_DONE;

@@ -44,16 +44,15 @@ static const char *const statement_texts[DB_STATEMENT_COUNT] = {
 };
 
 /* Small columns stand before the value: a scan for the index then reads no overflow pages. */
-static const char schema[] =
-    "BEGIN IMMEDIATE;"
+static const char *const tables[] = {
     "CREATE TABLE rev (id INTEGER PRIMARY KEY, crc INTEGER, value_crc INTEGER, tombstone INTEGER,"
-    "  created INTEGER, version INTEGER, lease INTEGER, stamp INTEGER, key BLOB, value BLOB);"
+    "  created INTEGER, version INTEGER, lease INTEGER, stamp INTEGER, key BLOB, value BLOB)",
     "CREATE TABLE bucket (bucket INTEGER, key BLOB, crc INTEGER, value BLOB,"
-    "  PRIMARY KEY (bucket, key)) WITHOUT ROWID;"
+    "  PRIMARY KEY (bucket, key)) WITHOUT ROWID",
     "CREATE TABLE state (id INTEGER PRIMARY KEY, applied INTEGER, term INTEGER, stamp INTEGER,"
     "  revision INTEGER, compact_revision INTEGER, compact_done INTEGER, rows INTEGER,"
-    "  digest INTEGER, crc INTEGER);"
-    "INSERT INTO state (id) VALUES (1);";
+    "  digest INTEGER, crc INTEGER)",
+};
 
 static enum errc code_of(int rc)
 {
@@ -63,6 +62,7 @@ static enum errc code_of(int rc)
     case SQLITE_CORRUPT:
     case SQLITE_NOTADB:
     case SQLITE_FORMAT:
+    case SQLITE_MISMATCH:   /* of a rowid */
     case SQLITE_CONSTRAINT: /* ids are unique unless a page was replaced by another */
         return ERR_CORRUPT;
     case SQLITE_BUSY:
@@ -75,12 +75,20 @@ static enum errc code_of(int rc)
     }
 }
 
-#define ADVICE "remove the member's data directory and let it rejoin, or restore a snapshot"
+#define ADVICE                                                                                     \
+    "remove the member's data directory and let it rejoin (a member that is alone: quorumd "       \
+    "--rescue "                                                                                    \
+    "NEWDIR --data-dir DIR saves what can be read)"
 
 enum errc db_error(struct db *db, const char *what, struct error *err)
 {
     int rc = sqlite3_extended_errcode(db->handle);
     enum errc code = code_of(rc);
+    /* Our statements fit our tables: then these are not ours any more. */
+    const char *text = sqlite3_errmsg(db->handle);
+    if (rc == SQLITE_ERROR &&
+        (strstr(text, "no such ") || strstr(text, "malformed") || strstr(text, "unsupported")))
+        code = ERR_CORRUPT;
     return error_set(err, code, "%s: %s: %s (SQLite's %d)%s", db->path, what,
                      sqlite3_errmsg(db->handle), rc, code == ERR_CORRUPT ? "; " ADVICE : "");
 }
@@ -170,7 +178,11 @@ static enum errc require_wal(struct db *db, struct error *err)
 
 static enum errc create_tables(struct db *db, struct error *err)
 {
-    enum errc code = db_exec(db, schema, err);
+    enum errc code = db_exec(db, "BEGIN IMMEDIATE", err);
+    for (size_t i = 0; code == ERR_OK && i < ARRAY_LEN(tables); i++)
+        code = db_exec(db, tables[i], err);
+    if (code == ERR_OK)
+        code = db_exec(db, "INSERT INTO state (id) VALUES (1)", err);
     if (code != ERR_OK)
         return code;
     db->state = (struct db_state){.revision = 1, .compact_revision = -1};
@@ -181,6 +193,26 @@ static enum errc create_tables(struct db *db, struct error *err)
     snprintf(sql, sizeof(sql), "PRAGMA application_id = %d; PRAGMA user_version = %d; COMMIT",
              APPLICATION_ID, FORMAT_VERSION);
     return db_exec(db, sql, err);
+}
+
+/* Every table stands there with the very text that it was made with. */
+static enum errc check_tables(struct db *db, struct error *err)
+{
+    sqlite3_stmt *s;
+    if (sqlite3_prepare_v2(db->handle, "SELECT count(*) FROM sqlite_master WHERE sql = ?", -1, &s,
+                           NULL) != SQLITE_OK)
+        return db_error(db, "read the schema", err);
+    enum errc code = ERR_OK;
+    for (size_t i = 0; code == ERR_OK && i < ARRAY_LEN(tables); i++) {
+        sqlite3_reset(s);
+        sqlite3_bind_text(s, 1, tables[i], -1, SQLITE_STATIC);
+        if (sqlite3_step(s) != SQLITE_ROW)
+            code = db_error(db, "read the schema", err);
+        else if (sqlite3_column_int64(s, 0) != 1)
+            code = db_corrupt(db, err, "the schema is damaged: %.17s... is not there", tables[i]);
+    }
+    sqlite3_finalize(s);
+    return code;
 }
 
 static enum errc check_format(struct db *db, enum db_mode mode, struct error *err)
@@ -204,7 +236,7 @@ static enum errc check_format(struct db *db, enum db_mode mode, struct error *er
         code = read_int(db, "PRAGMA auto_vacuum", &vacuum, err);
     if (code == ERR_OK && vacuum != 2)
         code = db_corrupt(db, err, "auto_vacuum is %d where it was made with 2", (int)vacuum);
-    return code;
+    return code == ERR_OK ? check_tables(db, err) : code;
 }
 
 static int on_commit(void *ctx, sqlite3 *handle, const char *name, int pages)
@@ -243,6 +275,34 @@ static enum errc set_up(struct db *db, enum db_mode mode, struct error *err)
         code = db_exec(db, "PRAGMA query_only = ON", err);
     if (code == ERR_OK)
         sqlite3_wal_hook(db->handle, on_commit, db);
+    return code;
+}
+
+enum errc db_check_header(struct disk *disk, const char *path, struct error *err)
+{
+    static const struct {
+        uint32_t at, n;
+        const char *is;
+    } fields[] = {
+        {0, 16, "SQLite format 3"},
+        {16, 2, "\x10\0"}, /* PAGE_SIZE */
+        {18, 2, "\2\2"},   /* WAL */
+        {20, 4, "\0\x40\x20\x20"},
+        {44, 4, "\0\0\0\4"},
+        {56, 4, "\0\0\0\1"}, /* fixed; schema; UTF-8 */
+    };
+    uint8_t header[100] = {0};
+    struct disk_file *f;
+    size_t n = 0;
+    enum errc code = disk->open(disk, path, DISK_READ, &f, err);
+    if (code != ERR_OK)
+        return code;
+    code = disk->read(disk, f, 0, header, sizeof(header), &n, err);
+    disk->close(disk, f);
+    for (size_t i = 0; code == ERR_OK && i < ARRAY_LEN(fields); i++)
+        if (memcmp(header + fields[i].at, fields[i].is, fields[i].n) != 0)
+            code = error_set(err, ERR_CORRUPT, "%s at %u: the header is damaged; " ADVICE, path,
+                             fields[i].at);
     return code;
 }
 

@@ -10,6 +10,7 @@
 #include <sqlite3.h>
 
 #include "lib/base/bytes.h"
+#include "lib/base/disk.h"
 #include "lib/base/error.h"
 
 /* What stands in the single row of table `state`, written in each transaction. */
@@ -52,6 +53,10 @@ struct db {
     int wal_pages_checkpointed; /* wal_pages at the last checkpoint that was complete */
     bool failed;                /* a write failed: nothing more may be written */
     struct db_state state; /* writer: as of the last commit, rows and digest of what is under way */
+    /* writer: what a pass of the scrub has seen of `rev` below next_id, kept up by changes there. */
+    struct db_scrub {
+        uint64_t next_id, rows, digest;
+    } scrub;
 };
 
 enum db_mode {
@@ -59,6 +64,10 @@ enum db_mode {
     DB_WRITE,
     DB_READ, /* a second connection beside a writer: short reads only, so that the WAL can restart */
 };
+
+/* What SQLite would take for another kind of file, or another file system's fault: the fixed fields of
+ * a database that was made complete. ERR_CORRUPT with the offset. */
+enum errc db_check_header(struct disk *disk, const char *path, struct error *err);
 
 enum errc db_open(const char *path, const char *vfs, enum db_mode mode, struct db **ret_db,
                   struct error *err);

@@ -107,6 +107,10 @@ enum errc row_insert(struct db *db, const struct row *row, struct error *err)
         return code;
     db->state.rows++;
     db->state.digest += row_digest(row->id, row->crc);
+    if (row->id < db->scrub.next_id) {
+        db->scrub.rows++;
+        db->scrub.digest += row_digest(row->id, row->crc);
+    }
     return ERR_OK;
 }
 
@@ -129,6 +133,10 @@ enum errc row_delete(struct db *db, uint64_t id, struct error *err)
         return code;
     db->state.rows--;
     db->state.digest -= row_digest(id, crc);
+    if (id < db->scrub.next_id) {
+        db->scrub.rows--;
+        db->scrub.digest -= row_digest(id, crc);
+    }
     return ERR_OK;
 }
 
@@ -274,11 +282,7 @@ enum errc bucket_take(struct db *db, sqlite3_stmt *s, unsigned *ret_bucket, stru
 
 /* ---- Loading ----------------------------------------------------------------------------------- */
 
-struct sums {
-    uint64_t rows, digest;
-};
-
-static enum errc load_revisions(struct db *db, struct keyindex *index, struct sums *sums,
+static enum errc load_revisions(struct db *db, struct keyindex *index, struct db_sums *sums,
                                 struct error *err)
 {
     sqlite3_stmt *s;
@@ -308,7 +312,7 @@ static enum errc load_revisions(struct db *db, struct keyindex *index, struct su
     return code;
 }
 
-static enum errc sum_buckets(struct db *db, struct sums *sums, struct error *err)
+enum errc tables_sum_buckets(struct db *db, struct db_sums *sums, struct error *err)
 {
     sqlite3_stmt *s;
     enum errc code = db_statement(db, DB_BUCKETS_ALL, &s, err);
@@ -331,9 +335,16 @@ static enum errc sum_buckets(struct db *db, struct sums *sums, struct error *err
     return code;
 }
 
+enum errc tables_differ(struct db *db, uint64_t found, uint64_t expected, struct error *err)
+{
+    return db_corrupt(db, err, "%llu rows were found where %llu%s were written",
+                      (unsigned long long)found, (unsigned long long)expected,
+                      found == expected ? " others" : "");
+}
+
 enum errc tables_load(struct db *db, struct keyindex *index, struct error *err)
 {
-    struct sums sums = {0};
+    struct db_sums sums = {0};
     enum errc code = db_do(db, DB_BEGIN_READ, "begin", err);
     if (code != ERR_OK)
         return code;
@@ -341,11 +352,9 @@ enum errc tables_load(struct db *db, struct keyindex *index, struct error *err)
     if (code == ERR_OK)
         code = load_revisions(db, index, &sums, err);
     if (code == ERR_OK)
-        code = sum_buckets(db, &sums, err);
+        code = tables_sum_buckets(db, &sums, err);
     if (code == ERR_OK && (sums.rows != db->state.rows || sums.digest != db->state.digest))
-        code = db_corrupt(db, err, "%llu rows were found where %llu%s were written",
-                          (unsigned long long)sums.rows, (unsigned long long)db->state.rows,
-                          sums.rows == db->state.rows ? " others" : "");
+        code = tables_differ(db, sums.rows, db->state.rows, err);
     enum errc ended = db_do(db, DB_COMMIT, "end", code == ERR_OK ? err : NULL);
     return code != ERR_OK ? code : ended;
 }

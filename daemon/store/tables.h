@@ -47,6 +47,14 @@ enum errc bucket_write(struct db *db, unsigned bucket, struct bytes key, struct 
 enum errc bucket_take(struct db *db, sqlite3_stmt *s, unsigned *ret_bucket, struct bytes *ret_key,
                       struct bytes *ret_value, uint64_t *ret_digest, struct error *err);
 
+/* ERR_CORRUPT for a count or digest that is not what it must be. */
+enum errc tables_differ(struct db *db, uint64_t found, uint64_t expected, struct error *err);
+
+struct db_sums {
+    uint64_t rows, digest;
+};
+enum errc tables_sum_buckets(struct db *db, struct db_sums *sums, struct error *err); /* adds */
+
 /* Reads all of the tables but values: builds the index and compares count and digest. */
 enum errc tables_load(struct db *db, struct keyindex *index, struct error *err);
 

@@ -11,6 +11,7 @@
 
 #define EPOCH_NS (1700000000ull * SECOND)
 #define RESTART_MS_MAX 3000
+#define SCRUB_MS 10000 /* several passes in a run */
 #define DATA_DIR "data"
 
 /* ---- clock and randomness ----------------------------------------------------------------------- */

@@ -38,6 +38,7 @@ static void expect_advice(const struct error *err, const char *file)
 {
     assert_non_null(strstr(err->message, file));
     assert_non_null(strstr(err->message, "remove the member's data directory and let it rejoin"));
+    assert_non_null(strstr(err->message, "--rescue"));
 }
 
 /* All states and the history, each line as it is or "corrupt". False: a line is neither. */
@@ -82,13 +83,65 @@ static void expect_all(struct store *s, char **expected)
     mvcc_result_free(&r);
 }
 
+/* One place of the file is harmed: a bit, a byte, a sector or page of zeros or of anything, the end cut off, or
+ * (`header`) a byte of the first hundred. The result is the caller's. */
+static uint8_t *harm(const uint8_t *good, size_t n, int round, uint64_t *rng, size_t *ret_n,
+                     size_t *ret_at)
+{
+    uint8_t *p = xmalloc(n);
+    memcpy(p, good, n);
+    size_t at = history_random(rng) % n;
+    *ret_n = n;
+    size_t block = round % 2 ? 512 : 4096;
+    switch (round % 8) {
+    case 0:
+    case 1:
+    case 2:
+        p[at] ^= (uint8_t)(1u << history_random(rng) % 8);
+        break;
+    case 3:
+        at %= 100;
+        p[at] ^= (uint8_t)(1u << history_random(rng) % 8);
+        break;
+    case 4:
+        p[at] ^= 0xff;
+        break;
+    case 5:
+        at -= at % block;
+        memset(p + at, 0, n - at < block ? n - at : block);
+        break;
+    case 6:
+        at -= at % block;
+        for (size_t i = at; i < n && i < at + block; i++)
+            p[i] = (uint8_t)history_random(rng);
+        break;
+    default:
+        *ret_n = round % 16 < 8 ? at - at % 4096 : at;
+    }
+    *ret_at = at;
+    return p;
+}
+
+/* Whether a pass of the scrub finds damage. */
+static bool scrub_finds(struct store *s)
+{
+    unsigned before = s->failures;
+    for (uint64_t now = 1; mvcc_scrub_passes(s->m) == 0 && s->failures == before; now += 1000) {
+        mvcc_scrub_tick(s->m, now, 1);
+        worker_drain(&s->worker);
+    }
+    if (s->failures > before)
+        assert_int_equal(s->failure.code, ERR_CORRUPT);
+    return s->failures > before;
+}
+
 static void is_never_silently_wrong(void **state)
 {
     (void)state;
     uint64_t rng = history_seed(3) | 1;
     struct store s;
     char *expected[1000] = {0};
-    unsigned at_open = 0, at_read = 0, unnoticed = 0;
+    unsigned at_open = 0, at_read = 0, by_scrub = 0, unnoticed = 0;
     store_make(&s);
     s.config.cache_bytes_max = 1;
     store_open(&s);
@@ -100,18 +153,20 @@ static void is_never_silently_wrong(void **state)
     store_close(&s);
     size_t n;
     uint8_t *good = slurp(&s, "store.db", &n);
-    for (int round = 0; round < 400; round++) {
-        size_t at = history_random(&rng) % n;
-        uint8_t before = good[at];
-        good[at] ^= round % 4 ? (uint8_t)(1u << history_random(&rng) % 8) : 0xff;
-        spit(&s, "store.db", good, n);
-        good[at] = before;
+    const char *many = getenv("DAMAGE_ROUNDS");
+    int rounds = many ? atoi(many) : 240;
+    for (int round = 0; round < rounds; round++) {
+        size_t at, bad_n;
+        uint8_t *bad = harm(good, n, round, &rng, &bad_n, &at);
+        spit(&s, "store.db", bad, bad_n);
+        free(bad);
         struct error err = {0};
         unsigned found = 0;
+        s.failures = 0;
         enum errc code = store_try_open(&s, &err);
         if (code != ERR_OK) {
             if (code != ERR_CORRUPT)
-                fail_msg("byte %zu: %s", at, err.message);
+                fail_msg("round %d, byte %zu: %s", round, at, err.message);
             assert_non_null(strstr(err.message, "store.db"));
             at_open++;
         } else {
@@ -121,8 +176,15 @@ static void is_never_silently_wrong(void **state)
                 assert_string_equal(dump, buckets);
                 free(dump);
             }
+            store_crash(&s);
+            s.failures = 0;
+            store_open(&s);
+            bool scrubbed = scrub_finds(&s);
+            if (found > 0 && !scrubbed)
+                fail_msg("round %d, byte %zu: the scrub did not find it", round, at);
             at_read += found > 0;
-            unnoticed += found == 0;
+            by_scrub += found == 0 && scrubbed;
+            unnoticed += found == 0 && !scrubbed;
             store_crash(&s);
         }
         char path[128];
@@ -131,9 +193,9 @@ static void is_never_silently_wrong(void **state)
         path_of(&s, "store.db-shm", path);
         unlink(path);
     }
-    print_message("noticed at opening %u, at reading %u, harmless %u\n", at_open, at_read,
-                  unnoticed);
-    assert_true(at_open > 10 && at_read > 10);
+    print_message("noticed at opening %u, at reading %u, by the scrub only %u, harmless %u\n",
+                  at_open, at_read, by_scrub, unnoticed);
+    assert_true(at_open > 10 && at_read > 0 && by_scrub > 0);
     for (size_t i = 0; i < ARRAY_LEN(expected); i++)
         free(expected[i]);
     free(buckets);
@@ -191,6 +253,36 @@ static void names_what_is_wrong(void **state)
     }
 }
 
+static void on_chunk(void *ctx, enum errc code, struct bytes chunk, bool last)
+{
+    *(enum errc *)ctx = code;
+    assert_true(code != ERR_OK || !last);
+    (void)chunk;
+}
+
+/* A hash, a watch's history, a snapshot that is being sent. */
+static void meet_damage(struct store *s, int by)
+{
+    struct mvcc_range all = range_of("", "");
+    struct mvcc_result r;
+    int64_t next;
+    enum errc code = ERR_OK;
+    if (by == 0) {
+        code = hash_of(s, 0).code;
+    } else if (by == 1) {
+        code = mvcc_history(s->m, &all, 1, 100, &r, &next, NULL);
+    } else {
+        uint64_t index, term;
+        struct mvcc_snapshot *snap = mvcc_snapshot_begin(s->m, &index, &term);
+        for (int i = 0; i < 3 && code == ERR_OK; i++) {
+            mvcc_snapshot_next(snap, on_chunk, &code);
+            worker_drain(&s->worker);
+        }
+        mvcc_snapshot_end(snap);
+    }
+    assert_int_equal(code, ERR_CORRUPT);
+}
+
 /* A value is looked at when it is read; where an entry's answer needs it, the store stops. */
 static void damaged_values(void **state)
 {
@@ -213,8 +305,23 @@ static void damaged_values(void **state)
     q.keys_only = true; /* needs no value */
     assert_int_equal(mvcc_range(s.m, &q, &r, &err), ERR_OK);
     mvcc_result_free(&r);
-    assert_int_equal(hash_of(&s, 0).code, ERR_CORRUPT);
-    assert_int_equal(s.failures, 0);
+    assert_int_equal(s.failures, 1); /* a read that meets damage ends the store, once */
+    assert_int_equal(s.failure.code, ERR_CORRUPT);
+    assert_int_equal(mvcc_range(s.m, &(struct mvcc_query){.range = range_of("a", NULL)}, &r, NULL),
+                     ERR_CORRUPT);
+    assert_int_equal(s.failures, 1);
+    store_crash(&s);
+    for (int by = 0; by < 3; by++) {
+        s.failures = 0;
+        store_open(&s);
+        meet_damage(&s, by);
+        assert_int_equal(s.failures, 1);
+        assert_int_equal(s.failure.code, ERR_CORRUPT);
+        assert_non_null(strstr(s.failure.message, "the value of revision 2.0 (key \"a\")"));
+        store_crash(&s);
+    }
+    s.failures = 0;
+    store_open(&s);
     /* Replacing it needs no look at it, unless it is asked for. */
     begin(&s);
     struct mvcc_kv *prev;

@@ -645,6 +645,127 @@ static void test_watermark(void **state)
     }
 }
 
+/* Sectors of zeros or of anything, bits, and files cut short, in a log at rest. */
+static void test_damage_at_random(void **state)
+{
+    (void)state;
+    struct verdicts v = {0};
+    struct run r;
+    run_init(&r, 13);
+    open_checked(&r);
+    for (int i = 0; i < 40; i++) {
+        submit_append(&r);
+        simworker_drain(&r.worker);
+    }
+    for (int i = 0; i < 5; i++) {
+        wal_tick(r.wal);
+        simworker_drain(&r.worker);
+    }
+    struct image image;
+    take_image(&r, &image);
+    struct simrng rng = {99};
+    for (int round = 0; round < 600; round++) {
+        struct buf *b = &image.data[simrng_below(&rng, image.count)], good = {0};
+        buf_append(&good, b->p, b->n);
+        size_t at = (size_t)simrng_below(&rng, b->n), sector = at - at % 512;
+        if (round % 4 == 0)
+            b->p[at] ^= (uint8_t)(1u << simrng_below(&rng, 8));
+        else if (round % 4 == 1)
+            memset(b->p + sector, 0, 512);
+        else if (round % 4 == 2)
+            for (size_t i = 0; i < 512; i++)
+                b->p[sector + i] = (uint8_t)simrng_next(&rng);
+        else
+            b->n = round % 8 == 3 ? sector : at;
+        struct run copy;
+        run_init(&copy, 1);
+        put_image(&copy, &image);
+        judge(&copy, &r, true, &v);
+        run_free(&copy);
+        buf_free(b);
+        *b = good;
+    }
+    assert_true(v.corrupt > 200 && v.whole > 50);
+    assert_int_equal(v.short_by_last, 0);
+    free_image(&image);
+    run_free(&r);
+}
+
+static void scrub_pass(struct run *r, uint64_t *now_ms)
+{
+    uint64_t passes = wal_scrub_passes(r->wal);
+    for (int i = 0; wal_scrub_passes(r->wal) == passes && r->failures == 0; i++) {
+        assert_true(i < 10000);
+        wal_scrub_tick(r->wal, *now_ms += 1000, 1);
+        simworker_drain(&r->worker);
+    }
+}
+
+/* The scrub is quiet beside appends, cuts, resets and crashes. */
+static void test_scrub_is_quiet(void **state)
+{
+    (void)state;
+    uint64_t now_ms = 0;
+    for (uint64_t seed = 1; seed <= 60; seed++) {
+        struct run r;
+        run_init(&r, seed);
+        open_checked(&r);
+        for (int round = 0; round < 6; round++) {
+            for (int i = 0; i < 12; i++) {
+                play(&r, 5);
+                wal_scrub_tick(r.wal, now_ms += 1000, 1);
+            }
+            simworker_drain(&r.worker);
+            scrub_pass(&r, &now_ms);
+            if (r.failures)
+                fail_msg("seed %d: %s", (int)seed, r.err.message);
+            if (round % 2)
+                crash(&r);
+            else
+                run_close(&r);
+            open_checked(&r);
+        }
+        run_free(&r);
+    }
+}
+
+/* A flipped bit in what is synced is found in one pass, while the log is open. */
+static void test_scrub_finds_damage(void **state)
+{
+    (void)state;
+    size_t found = 0, harmless = 0;
+    uint64_t now_ms = 0;
+    for (uint64_t seed = 1; seed <= 200; seed++) {
+        struct run r;
+        run_init(&r, 31);
+        open_checked(&r);
+        for (int i = 0; i < 40; i++) {
+            submit_append(&r);
+            simworker_drain(&r.worker);
+        }
+        scrub_pass(&r, &now_ms);
+        assert_int_equal(r.failures, 0);
+        struct image image;
+        take_image(&r, &image);
+        struct simrng rng = {seed};
+        size_t file = (size_t)simrng_below(&rng, image.count);
+        uint64_t at = simrng_below(&rng, image.data[file].n);
+        assert_int_equal(simdisk_flip(r.sim, image.names[file], at, (unsigned)seed % 8), ERR_OK);
+        free_image(&image);
+        scrub_pass(&r, &now_ms);
+        found += r.failures;
+        harmless += r.failures == 0;
+        if (r.failures)
+            assert_int_equal(r.failure, ERR_CORRUPT);
+        run_close(&r);
+        enum errc rc = try_open(&r);
+        if (harmless + found > 0 && r.failures == 0)
+            assert_int_equal(rc, ERR_OK); /* padding, or behind the end */
+        run_free(&r);
+    }
+    assert_true(found > 100 && harmless > 5);
+}
+
 /* A segment that vanished is noticed, unless all in it had been cut. */
 static void test_missing_segment(void **state)
 {
@@ -842,6 +963,9 @@ int main(void)
         cmocka_unit_test(test_full_disk),
         cmocka_unit_test(test_damage_at_every_byte),
         cmocka_unit_test(test_watermark),
+        cmocka_unit_test(test_damage_at_random),
+        cmocka_unit_test(test_scrub_is_quiet),
+        cmocka_unit_test(test_scrub_finds_damage),
         cmocka_unit_test(test_missing_segment),
         cmocka_unit_test(test_misdirected_write),
         cmocka_unit_test(test_recycled),
