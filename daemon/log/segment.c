@@ -109,6 +109,15 @@ static enum errc write_head(struct wal_dir *d, struct disk_file *file, struct wa
     return rc ? rc : d->disk->sync(d->disk, file, err);
 }
 
+/* What could not become a segment for want of space is a spare as before, or no file at all. */
+static void give_back(struct wal_dir *d, const char *spare, struct disk_file *file)
+{
+    if (!d->has_spare)
+        d->disk->unlink(d->disk, spare, NULL);
+    else if (file)
+        d->disk->truncate(d->disk, file, d->spare_bytes, NULL);
+}
+
 enum errc wal_segment_create(struct wal_dir *d, struct wal_head *head, uint64_t bytes,
                              struct disk_file **ret_file, uint32_t *ret_chain, struct error *err)
 {
@@ -118,23 +127,27 @@ enum errc wal_segment_create(struct wal_dir *d, struct wal_head *head, uint64_t 
     char *path = wal_segment_path(d, head->seq);
     struct disk_file *file = NULL;
     struct wal_segment segment = {.seq = head->seq};
+    uint32_t chain;
     enum errc rc = open_spare(d, spare, bytes, &file, &segment.bytes, err);
-    if (rc)
-        goto out;
     head->bytes = segment.bytes;
-    rc = write_head(d, file, head, ret_chain, err);
-    if (rc)
-        goto out;
-    rc = d->disk->rename(d->disk, spare, path, err);
+    if (!rc)
+        rc = write_head(d, file, head, &chain, err);
+    if (!rc)
+        rc = d->disk->rename(d->disk, spare, path, err);
+    if (rc == ERR_NO_SPACE)
+        give_back(d, spare, file);
     if (rc)
         goto out;
     d->has_spare = false;
     if (!MUTANT(lost_dir_sync)) /* the new name may be gone after a crash */
         rc = d->disk->sync_dir(d->disk, d->path, err);
+    if (rc == ERR_NO_SPACE) /* too late to try again: the name has changed */
+        rc = error_set(err, ERR_IO, "sync %s: no space left", d->path);
     if (rc)
         goto out;
     wal_dir_add(d, &segment);
     *ret_file = file;
+    *ret_chain = chain;
     file = NULL;
 out:
     if (file)

@@ -14,6 +14,7 @@ struct wal {
     bool busy;      /* a job is under way, or its completion is being delivered */
     bool failed;    /* nothing is written any more */
     bool closed;    /* frees itself when the job is done */
+    bool waits;     /* for space: nothing is submitted before wal_space_retry() */
     bool no_spare;  /* there was no space for one: not tried again before the log rolls or is cut */
     bool was_spare; /* the last job did not write appends: they go next */
     bool quiet;     /* nothing was appended since the last tick */
@@ -87,6 +88,26 @@ static void group_run(struct job *job)
     w->job_rc = wal_write_ops(&w->writer, w->group, &w->job_err);
 }
 
+/* Those that found no space go back to where they came from; returns the others. */
+static struct wal_op *take_back_unwritten(struct wal *w, struct wal_op *group)
+{
+    struct wal_op **at = &group, **end;
+    while (*at && (*at)->written)
+        at = &(*at)->next;
+    if (!*at)
+        return group;
+    for (end = at; *end;)
+        end = &(*end)->next;
+    if (!w->pending)
+        w->pending_end = end;
+    *end = w->pending;
+    w->pending = *at;
+    if (at == &group)
+        return NULL;
+    *at = NULL;
+    return group;
+}
+
 /* The callbacks may append, and may close the log: `busy` stays set until the last one returned. */
 static void group_done(struct job *job)
 {
@@ -97,11 +118,14 @@ static void group_done(struct job *job)
     w->no_spare = w->no_spare && w->seq == w->writer.head.seq;
     w->seq = w->writer.head.seq;
     count_bytes(w);
-    if (w->job_rc)
+    w->waits = w->job_rc == ERR_NO_SPACE && w->writer.starved;
+    if (w->waits && !w->closed)
+        op = take_back_unwritten(w, op);
+    else if (w->job_rc)
         fail(w, &w->job_err);
     while (op) {
         struct wal_op *next = op->next;
-        if (op->done && !w->failed && !w->closed)
+        if (op->done && op->written && !w->failed && !w->closed)
             op->done(op->ctx, op->token);
         op_free(op);
         op = next;
@@ -181,9 +205,26 @@ uint64_t wal_scrub_passes(const struct wal *w)
     return w->scrub.passes;
 }
 
+/* The newest cut that may overtake the appends before it: they write nothing at or below it. */
+static void take_hint(struct wal *w)
+{
+    uint64_t limit = w->writer.last_index + 1;
+    for (const struct wal_op *op = w->pending; op && op->kind != WAL_OP_RESET; op = op->next) {
+        if (op->entries_written < op->entry_count &&
+            op->entries[op->entries_written]->index < limit)
+            limit = op->entries[op->entries_written]->index;
+        if (op->kind == WAL_OP_CUT && op->index < limit) {
+            w->writer.hint_index = op->index;
+            w->writer.hint_term = op->term;
+        }
+    }
+}
+
 static void submit_group(struct wal *w)
 {
     size_t bytes = 0;
+    if (w->writer.starved)
+        take_hint(w);
     struct wal_op **end = &w->pending;
     while (*end && bytes < WAL_GROUP_BYTES_MAX) {
         bytes += (*end)->bytes;
@@ -206,7 +247,7 @@ static void start_next(struct wal *w)
         destroy(w);
         return;
     }
-    if (w->failed)
+    if (w->failed || w->waits)
         return;
     /* Appends and the making of a spare take turns, so that neither starves the other. */
     bool want_spare = !w->writer.dir.has_spare && !w->no_spare;
@@ -298,6 +339,25 @@ void wal_reset(struct wal *w, uint64_t index, uint64_t term,
     op->ctx = ctx;
     op->token = token;
     enqueue(w, op);
+}
+
+bool wal_lacks_space(const struct wal *w)
+{
+    return w->waits || w->no_spare;
+}
+
+bool wal_waits_for_space(const struct wal *w)
+{
+    return w->waits;
+}
+
+void wal_space_retry(struct wal *w)
+{
+    if (w->busy || w->failed || w->closed)
+        return;
+    w->was_spare = w->waits; /* what waits goes first, it takes the space that a spare would */
+    w->waits = w->no_spare = false;
+    start_next(w);
 }
 
 uint64_t wal_bytes(const struct wal *w)

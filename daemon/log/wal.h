@@ -13,6 +13,10 @@
  * opening and reported; damage anywhere else is ERR_CORRUPT with the file, the offset and the way out.
  * Every batch states up to where all was synced before it was written, so something invalid below that
  * is damage and nothing else; wal_internal.h has the format and the rule in full.
+ * A full disk is no failure: the log keeps a spare segment, preallocated, beyond the one that it writes. When
+ * there is no room for the one after that, appends wait (nothing of them is acknowledged) until a cut has
+ * freed a segment or the disk has room again; wal_space_retry() tries. Writes go into space that was
+ * allocated before: should one of them find none all the same, that is a failure.
  * A failed write or sync, and damage that the scrub finds, is reported once to `failed` and the log takes no more: the process must end,
  * since the page cache can't be trusted afterwards.
  *
@@ -109,6 +113,11 @@ void wal_cut(struct wal *w, uint64_t index, uint64_t term);
  * base). Synced like an append, `done` likewise. The hard state is kept. */
 void wal_reset(struct wal *w, uint64_t index, uint64_t term,
                void (*done)(void *ctx, uint64_t token), void *ctx, uint64_t token);
+
+/* No spare could be made, or appends wait: the disk is full. Calls wal_space_retry() every now and then. */
+bool wal_lacks_space(const struct wal *w);
+bool wal_waits_for_space(const struct wal *w); /* appends wait */
+void wal_space_retry(struct wal *w);
 
 uint64_t wal_bytes(const struct wal *w); /* on disk, preallocated space included */
 

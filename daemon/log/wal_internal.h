@@ -17,6 +17,9 @@
  * is drawn when a segment is taken into use: what a recycled file still holds, or what a user's value
  * imitates, never passes for a batch of this segment.
  *
+ * The last sector of a segment is kept for a base record: a full disk then can't keep the log from letting
+ * go of old segments, one of which becomes the next. The one before it is kept for a watermark (below).
+ *
  * Torn or damaged? A batch counts whole or not at all. Behind the last valid batch of the last segment
  * (its *end*), recovery looks at every sector for a header of this segment (sequence, nonce, own
  * offset and checksum match). If one says that more than the end was synced before it was written,
@@ -158,7 +161,8 @@ enum errc wal_corrupt(const struct wal_dir *d, uint64_t seq, uint64_t offset, co
                       uint64_t first, uint64_t last, struct error *err);
 
 /* Makes the segment head->seq, of at least `bytes`, from the spare if there is one: durable, head and
- * name, when this returns ERR_OK. The nonce is drawn here. It is added to d->segments. */
+ * name, when this returns ERR_OK. The nonce is drawn here. It is added to d->segments. ERR_NO_SPACE: the log
+ * is as it was, and this may be tried again. */
 enum errc wal_segment_create(struct wal_dir *d, struct wal_head *head, uint64_t bytes,
                              struct disk_file **ret_file, uint32_t *ret_chain, struct error *err);
 
@@ -185,6 +189,9 @@ struct wal_op {
     uint64_t token;
     size_t bytes;
     struct wal_op *next;
+    /* The worker's: how far it has come, so that what found no space goes on where it was. */
+    bool begun, promise, written;
+    size_t entries_written;
     size_t entry_count;
     struct raft_entry *entries[]; /* one reference each, held by the loop thread */
 };
@@ -206,10 +213,15 @@ struct wal_writer {
     bool vouched;              /* the last batch is a watermark, or there is no room for one */
     struct buf batch;          /* being built: header, records */
     uint32_t batch_records;
+    bool starved; /* no room for the next segment: nothing is lost, the call may be repeated */
+    uint64_t hint_index,
+        hint_term; /* a cut that waits behind what starves: it may free a segment */
 };
 
-/* Writes and syncs all ops of the list, then drops segments that are not needed any more. */
-enum errc wal_write_ops(struct wal_writer *w, const struct wal_op *ops, struct error *err);
+/* Writes and syncs all ops of the list that are not `written`, then drops segments that are not needed any
+ * more. ERR_NO_SPACE with w->starved: those that are `written` by now are on disk, the call may be repeated
+ * with the others. Any other failure is the log's end. */
+enum errc wal_write_ops(struct wal_writer *w, struct wal_op *ops, struct error *err);
 /* An empty batch behind what is synced (see above), unless the last one is one. */
 enum errc wal_write_watermark(struct wal_writer *w, struct error *err);
 /* The same for a close in good order, with what else was not worth a write yet. */

@@ -67,7 +67,8 @@ static enum errc flush_batch(struct wal_writer *w, struct error *err)
     return ERR_OK;
 }
 
-/* Goes on in a new segment that has room for `bytes` behind its head. */
+/* Goes on in a new segment that has room for `bytes` behind its head. All that was written before is on disk
+ * when there is no space for it. */
 static enum errc roll(struct wal_writer *w, uint64_t bytes, struct error *err)
 {
     enum errc rc = sync_segment(w, err);
@@ -88,6 +89,7 @@ static enum errc roll(struct wal_writer *w, uint64_t bytes, struct error *err)
     };
     struct disk_file *file;
     rc = wal_segment_create(&w->dir, &head, WAL_SECTOR + bytes, &file, &w->chain, err);
+    w->starved = rc == ERR_NO_SPACE;
     if (rc)
         return rc;
     w->dir.disk->close(w->dir.disk, w->file);
@@ -98,11 +100,21 @@ static enum errc roll(struct wal_writer *w, uint64_t bytes, struct error *err)
     return ERR_OK;
 }
 
+/* How many of a segment's last sectors stay free of what: the last is for a base record, which frees other
+ * segments, the one before it for a watermark. */
+enum keep { KEEP_FOR_BASE_AND_WATERMARK = 2, KEEP_FOR_BASE = 1, KEEP_NOTHING = 0 };
+
+static uint64_t room_of(const struct wal_writer *w, enum keep keep)
+{
+    uint64_t room = segment_bytes(w) - w->offset, kept = (uint64_t)keep * WAL_SECTOR;
+    return room > kept ? room - kept : 0;
+}
+
 /* Makes the batch one that a record of `bytes` can be added to. */
-static enum errc make_room(struct wal_writer *w, size_t bytes, struct error *err)
+static enum errc make_room(struct wal_writer *w, size_t bytes, enum keep keep, struct error *err)
 {
     begin_batch(w);
-    uint64_t room = segment_bytes(w) - w->offset;
+    uint64_t room = room_of(w, keep);
     bool full = w->batch_records > 0 && w->batch.n + bytes > WAL_BATCH_BYTES;
     bool fits = wal_round_up(w->batch.n + bytes) <= room;
     if (fits && !full)
@@ -113,13 +125,13 @@ static enum errc make_room(struct wal_writer *w, size_t bytes, struct error *err
             return rc;
     }
     w->batch.n = 0;
-    room = segment_bytes(w) - w->offset;
+    room = room_of(w, keep);
     uint64_t need = wal_round_up(WAL_BATCH_HEADER + bytes);
     if (need > room) {
-        if (need > WAL_SEGMENT_BYTES_MAX - WAL_SECTOR)
+        if (need > WAL_SEGMENT_BYTES_MAX - 3 * WAL_SECTOR)
             return error_set(err, ERR_REQUEST_TOO_LARGE, "%s: a record of %zu bytes is too large",
                              w->dir.path, bytes);
-        enum errc rc = roll(w, need, err);
+        enum errc rc = roll(w, need + (uint64_t)keep * WAL_SECTOR, err);
         if (rc)
             return rc;
     }
@@ -129,7 +141,7 @@ static enum errc make_room(struct wal_writer *w, size_t bytes, struct error *err
 
 static enum errc add_hard_state(struct wal_writer *w, struct error *err)
 {
-    enum errc rc = make_room(w, WAL_RECORD_HEADER + 24, err);
+    enum errc rc = make_room(w, WAL_RECORD_HEADER + 24, KEEP_FOR_BASE_AND_WATERMARK, err);
     if (rc)
         return rc;
     wal_put_hard_state(&w->batch, &w->hard_state);
@@ -141,7 +153,7 @@ static enum errc add_hard_state(struct wal_writer *w, struct error *err)
 static enum errc add_position(struct wal_writer *w, enum wal_record_type type, uint64_t index,
                               uint64_t term, struct error *err)
 {
-    enum errc rc = make_room(w, WAL_RECORD_HEADER + 16, err);
+    enum errc rc = make_room(w, WAL_RECORD_HEADER + 16, KEEP_NOTHING, err);
     if (rc)
         return rc;
     wal_put_position(&w->batch, type, index, term);
@@ -152,7 +164,7 @@ static enum errc add_position(struct wal_writer *w, enum wal_record_type type, u
 
 static enum errc add_entry(struct wal_writer *w, const struct raft_entry *e, struct error *err)
 {
-    enum errc rc = make_room(w, wal_entry_bytes(e), err);
+    enum errc rc = make_room(w, wal_entry_bytes(e), KEEP_FOR_BASE_AND_WATERMARK, err);
     if (rc)
         return rc;
     wal_put_entry(&w->batch, e);
@@ -165,9 +177,9 @@ static enum errc add_entry(struct wal_writer *w, const struct raft_entry *e, str
 
 /* The hard state goes before its entries: an entry never has a later term than the hard state that a
  * torn append leaves. The other way round, a commit index beyond the entries, recovery clamps. */
-static enum errc write_append(struct wal_writer *w, const struct wal_op *op, struct error *err)
+static enum errc write_append(struct wal_writer *w, struct wal_op *op, struct error *err)
 {
-    if (op->has_hard_state) {
+    if (op->has_hard_state && !op->begun) {
         bool promise = !w->has_hard_state || op->hard_state.term != w->hard_state.term ||
                        op->hard_state.vote != w->hard_state.vote;
         promise = promise && !MUTANT(vote_not_persisted); /* a vote is only a hint */
@@ -175,14 +187,18 @@ static enum errc write_append(struct wal_writer *w, const struct wal_op *op, str
         w->has_hard_state = true;
         w->hard_state = op->hard_state;
         w->hard_state_unwritten = w->hard_state_unwritten || news;
-        if (!promise && op->entry_count == 0)
-            return ERR_OK; /* only a hint: it goes with the next batch, and needs no sync */
+        op->promise = promise;
     }
+    op->begun = true;
+    if (op->has_hard_state && !op->promise && op->entry_count == 0)
+        return ERR_OK; /* only a hint: it goes with the next batch, and needs no sync */
     enum errc rc = w->hard_state_unwritten && (op->entry_count > 0 || op->has_hard_state)
                        ? add_hard_state(w, err)
                        : ERR_OK;
-    for (size_t i = 0; !rc && i < op->entry_count; i++)
-        rc = add_entry(w, op->entries[i], err);
+    while (!rc && op->entries_written < op->entry_count) {
+        rc = add_entry(w, op->entries[op->entries_written], err);
+        op->entries_written += !rc;
+    }
     return rc;
 }
 
@@ -210,10 +226,46 @@ static enum errc write_reset(struct wal_writer *w, const struct wal_op *op, stru
     return ERR_OK;
 }
 
-enum errc wal_write_ops(struct wal_writer *w, const struct wal_op *ops, struct error *err)
+/* Only a base that is on disk frees segments: without it recovery would miss their entries. */
+static enum errc drop_segments(struct wal_writer *w, struct error *err)
 {
-    for (const struct wal_op *op = ops; op; op = op->next) {
+    bool dropped;
+    return w->base_unwritten ? ERR_OK : wal_segments_drop(&w->dir, w->base_index, &dropped, err);
+}
+
+/* The cut that waits may free a segment, which then is the next. All that was written is on disk. */
+static enum errc make_way(struct wal_writer *w, struct error *err)
+{
+    if (w->hint_index > w->base_index) {
+        w->base_index = w->hint_index;
+        w->base_term = w->hint_term;
+        w->base_unwritten = true;
+    }
+    if (!wal_segments_droppable(&w->dir, w->base_index))
+        return ERR_OK;
+    enum errc rc = ERR_OK;
+    if (w->base_unwritten && room_of(w, KEEP_NOTHING) >= WAL_SECTOR) {
+        rc = add_position(w, WAL_RECORD_BASE, w->base_index, w->base_term, err);
+        if (!rc)
+            rc = flush_batch(w, err);
+        if (!rc)
+            rc = sync_segment(w, err);
+    }
+    return rc ? rc : drop_segments(w, err);
+}
+
+enum errc wal_write_ops(struct wal_writer *w, struct wal_op *ops, struct error *err)
+{
+    if (w->starved) {
+        w->starved = false;
+        enum errc rc = make_way(w, err);
+        if (rc)
+            return rc;
+    }
+    for (struct wal_op *op = ops; op; op = op->next) {
         enum errc rc = ERR_OK;
+        if (op->written)
+            continue;
         switch (op->kind) {
         case WAL_OP_APPEND:
             rc = write_append(w, op, err);
@@ -227,15 +279,12 @@ enum errc wal_write_ops(struct wal_writer *w, const struct wal_op *ops, struct e
         }
         if (rc)
             return rc;
+        op->written = true;
     }
     enum errc rc = flush_batch(w, err);
     if (!rc)
         rc = sync_segment(w, err);
-    /* Only a base that is on disk frees segments: without it recovery would miss their entries. */
-    bool dropped;
-    if (!rc && !w->base_unwritten)
-        rc = wal_segments_drop(&w->dir, w->base_index, &dropped, err);
-    return rc;
+    return rc ? rc : drop_segments(w, err);
 }
 
 enum errc wal_write_watermark(struct wal_writer *w, struct error *err)
@@ -243,7 +292,7 @@ enum errc wal_write_watermark(struct wal_writer *w, struct error *err)
     assert(w->synced == w->offset && w->batch.n == 0);
     if (w->offset == WAL_SECTOR || w->vouched)
         return ERR_OK;
-    if (segment_bytes(w) - w->offset < WAL_SECTOR) {
+    if (room_of(w, KEEP_FOR_BASE) < WAL_SECTOR) {
         w->vouched = true; /* by the next head, or there is no space even for a spare */
         return w->dir.has_spare ? roll(w, 0, err) : ERR_OK;
     }
@@ -264,7 +313,7 @@ enum errc wal_write_closing(struct wal_writer *w, struct error *err)
         rc = add_position(w, WAL_RECORD_BASE, w->base_index, w->base_term, err);
     if (rc)
         return rc;
-    rc = make_room(w, 0, err);
+    rc = make_room(w, 0, KEEP_FOR_BASE, err);
     if (!rc)
         rc = flush_batch(w, err);
     return rc ? rc : sync_segment(w, err);

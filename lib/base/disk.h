@@ -48,6 +48,10 @@ struct disk {
      * ERR_BUSY if another process holds it. */
     enum errc (*lock)(struct disk *, const char *path, struct disk_file **ret_file,
                       struct error *err);
+    /* What this user may still allocate on the file system of `path` (statvfs(3)'s f_bavail). Never waits
+     * for the device, so that the loop thread may ask. */
+    enum errc (*free_bytes)(struct disk *, const char *path, uint64_t *ret_bytes,
+                            struct error *err);
 };
 
 struct disk *disk_posix(void); /* the real one; never freed */

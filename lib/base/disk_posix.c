@@ -7,6 +7,7 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include "lib/base/disk.h"
@@ -263,6 +264,21 @@ static enum errc posix_lock(struct disk *disk, const char *path, struct disk_fil
     return ERR_OK;
 }
 
+static enum errc posix_free_bytes(struct disk *disk, const char *path, uint64_t *ret_bytes,
+                                  struct error *err)
+{
+    (void)disk;
+    struct statvfs fs;
+    int rc;
+    do {
+        rc = statvfs(path, &fs);
+    } while (rc < 0 && errno == EINTR);
+    if (rc < 0)
+        return fail(err, errno, "statvfs", path);
+    *ret_bytes = (uint64_t)fs.f_bavail * fs.f_frsize;
+    return ERR_OK;
+}
+
 struct disk *disk_posix(void)
 {
     static struct disk disk = {
@@ -280,6 +296,7 @@ struct disk *disk_posix(void)
         .sync_dir = posix_sync_dir,
         .list = posix_list,
         .lock = posix_lock,
+        .free_bytes = posix_free_bytes,
     };
     return &disk;
 }

@@ -413,6 +413,17 @@ static enum errc sim_lock(struct disk *disk, const char *name, struct disk_file 
     return rc;
 }
 
+/* A look that changes nothing, so no fault can be ordered for it. */
+static enum errc sim_free_bytes(struct disk *disk, const char *path, uint64_t *ret_bytes,
+                                struct error *err)
+{
+    struct simdisk *d = of(disk);
+    if (d->off)
+        return error_set(err, ERR_IO, "%s: the power is off", path);
+    *ret_bytes = d->capacity == 0 ? UINT64_MAX : d->used < d->capacity ? d->capacity - d->used : 0;
+    return ERR_OK;
+}
+
 struct simdisk *simdisk_new(uint64_t seed)
 {
     struct simdisk *d = xcalloc(1, sizeof(*d));
@@ -432,6 +443,7 @@ struct simdisk *simdisk_new(uint64_t seed)
         .sync_dir = sim_sync_dir,
         .list = sim_list,
         .lock = sim_lock,
+        .free_bytes = sim_free_bytes,
     };
     return d;
 }

@@ -51,6 +51,7 @@ struct run {
     size_t acked; /* of them, a prefix */
     size_t failures;
     enum errc failure;
+    bool full; /* the disk: a cut may have been written before appends that wait */
     struct error err;
 };
 
@@ -111,10 +112,23 @@ static void model_apply(struct model_state *s, const struct model_op *op, uint64
     }
 }
 
-/* `reset`: the latest reset's index, behind which recovery must not reach back. */
-static bool matches(const struct model_state *s, uint64_t reset, const struct wal_recovered *r)
+/* On a full disk a later cut may have overtaken appends that wait. */
+static uint64_t base_max(const struct run *run, const struct model_state *s)
 {
-    if (r->base_index > s->base || r->base_index < reset ||
+    uint64_t max = s->base;
+    for (size_t k = 0; run->full && k < run->op_count; k++) {
+        const struct model_op *op = &run->ops[k];
+        if (op->kind == WAL_OP_CUT && op->first > max && op->first <= s->last)
+            max = op->first;
+    }
+    return max;
+}
+
+/* `reset`: the latest reset's index, behind which recovery must not reach back. */
+static bool matches(const struct run *run, const struct model_state *s, uint64_t reset,
+                    const struct wal_recovered *r)
+{
+    if (r->base_index > base_max(run, s) || r->base_index < reset ||
         r->base_index + r->entry_count != s->last)
         return false;
     if (r->base_index > 0 && r->base_term != s->terms[r->base_index])
@@ -141,12 +155,12 @@ static bool explain(struct run *r, const struct wal_recovered *found, struct mod
             struct model_state t = s;
             if (j > 0)
                 model_apply(&t, next, j);
-            if (matches(&t, reset, found)) {
+            if (matches(r, &t, reset, found)) {
                 *ret_state = t;
                 return true;
             }
             t.hs = next && next->has_hs ? next->hs : t.hs; /* it stands before its entries */
-            if (matches(&t, reset, found)) {
+            if (matches(r, &t, reset, found)) {
                 *ret_state = t;
                 return true;
             }
@@ -259,6 +273,7 @@ static void open_checked(struct run *r)
     s.hs.commit = r->found.hard_state.commit;
     r->start = r->now = s;
     r->op_count = r->acked = r->failures = 0;
+    r->full = false;
 }
 
 static void submit_append(struct run *r)
@@ -341,6 +356,15 @@ static void crash(struct run *r)
     simdisk_crash(r->sim, &r->rng);
 }
 
+/* The token of the last operation that is answered at all: cuts aren't. */
+static size_t last_answered(const struct run *r)
+{
+    size_t n = r->op_count;
+    while (n > 0 && r->ops[n - 1].kind == WAL_OP_CUT)
+        n--;
+    return n;
+}
+
 /* ---- tests */
 
 /* Crash after crash in one history, each at a random call, sometimes during recovery too. */
@@ -405,12 +429,20 @@ static void fail_at_every_call(enum errc code, unsigned ops)
             simdisk_fail_at(r.sim, n, ops, code, false);
             enum errc rc = try_open(&r);
             if (rc == ERR_OK) {
+                r.full = code == ERR_NO_SPACE;
                 play(&r, 90);
                 simworker_drain(&r.worker);
                 came_to_pass = simdisk_has_failed(r.sim);
                 assert_true(r.failures <= 1);
-                /* Only the lack of space for a spare is no reason to stop. */
+                /* Only the lack of space for another segment is no reason to stop. */
                 assert_true(!came_to_pass || r.failures == 1 || code == ERR_NO_SPACE);
+                assert_true(r.failures == 0 || (ops & ~(SIMDISK_OPEN | SIMDISK_ALLOCATE)));
+                if (wal_lacks_space(r.wal) && n % 2) {
+                    wal_space_retry(r.wal);
+                    simworker_drain(&r.worker);
+                    assert_false(wal_lacks_space(r.wal));
+                    assert_int_equal(r.acked, last_answered(&r));
+                }
                 if (r.failures > 0)
                     assert_int_equal(r.failure, code);
             } else {
@@ -441,28 +473,86 @@ static void test_no_space_at_every_call(void **state)
 {
     (void)state;
     fail_at_every_call(ERR_NO_SPACE, SIMDISK_OPEN | SIMDISK_ALLOCATE | SIMDISK_WRITE);
+    fail_at_every_call(ERR_NO_SPACE, SIMDISK_OPEN | SIMDISK_ALLOCATE);
 }
 
-/* On a full disk the log writes what it has room for, stops in good order, and loses nothing. */
+/* On a full disk the log writes what it has room for, and what it has not waits: after a crash as if it had
+ * never been submitted, with space again as if nothing had been. */
+static void full_disk(uint64_t seed, uint64_t sectors, bool cuts, bool crashes)
+{
+    struct run r;
+    run_init(&r, seed);
+    open_checked(&r);
+    wal_space_retry(r.wal);
+    simworker_drain(&r.worker); /* the spare is there */
+    simdisk_set_capacity(r.sim, simdisk_used(r.sim) + sectors * 512);
+    r.full = true;
+    for (int i = 0; i < 60 && r.op_count + 1 < OPS_MAX; i++) {
+        submit_append(&r);
+        if (cuts && simrng_chance(&r.rng, 30))
+            submit_cut(&r);
+        if (simrng_chance(&r.rng, 30))
+            wal_space_retry(r.wal);
+        simworker_drain(&r.worker);
+    }
+    assert_int_equal(r.failures, 0);
+    assert_true(r.acked > 0);
+    if (!cuts)
+        assert_true(wal_waits_for_space(r.wal) && r.acked < r.op_count);
+    if (!crashes) {
+        simdisk_set_capacity(r.sim, 0);
+        wal_space_retry(r.wal);
+        simworker_drain(&r.worker);
+        assert_false(wal_lacks_space(r.wal));
+        assert_int_equal(r.acked, last_answered(&r));
+    }
+    crash(&r);
+    open_checked(&r);
+    run_free(&r);
+}
+
 static void test_full_disk(void **state)
 {
     (void)state;
-    for (uint64_t sectors = 0; sectors < 60; sectors += 7) {
-        struct run r;
-        run_init(&r, 5);
-        open_checked(&r);
-        simdisk_set_capacity(r.sim, simdisk_used(r.sim) + sectors * 512);
-        for (int i = 0; i < 60 && r.failures == 0 && r.op_count < OPS_MAX; i++) {
-            submit_append(&r);
-            simworker_drain(&r.worker);
+    for (uint64_t seed = 1; seed <= 20; seed++) {
+        for (uint64_t sectors = 0; sectors < 60; sectors += 7) {
+            full_disk(seed, sectors, false, false);
+            full_disk(seed, sectors, false, true);
+            full_disk(seed, sectors, true, false);
+            full_disk(seed, sectors, true, true);
         }
-        assert_int_equal(r.failures, 1);
-        assert_int_equal(r.failure, ERR_NO_SPACE);
-        assert_true(r.acked > 0);
-        crash(&r);
-        open_checked(&r);
-        run_free(&r);
     }
+}
+
+/* Cuts keep a log going that gets no space at all: what they free is the next segment. Without the sector that
+ * each segment keeps for them, the first full segment would be the end. */
+static void test_cuts_keep_a_full_log_going(void **state)
+{
+    (void)state;
+    struct run r;
+    run_init(&r, 1);
+    open_checked(&r);
+    wal_space_retry(r.wal);
+    simworker_drain(&r.worker); /* the spare is there */
+    uint64_t index = 0, retries = 0;
+    simdisk_set_capacity(r.sim, simdisk_used(r.sim));
+    for (int i = 0; i < 2000; i++) {
+        struct raft_entry *e = raft_entry_new(1, ++index, RAFT_ENTRY_COMMAND, 1, bytes_of("x", 1));
+        wal_append(r.wal, NULL, &e, 1, NULL, NULL, 0);
+        raft_entry_unref(e);
+        simworker_drain(&r.worker);
+        if (!wal_waits_for_space(r.wal))
+            continue;
+        retries++;
+        wal_cut(r.wal, index - 1, 1);
+        wal_space_retry(r.wal);
+        simworker_drain(&r.worker);
+        assert_false(wal_waits_for_space(r.wal));
+    }
+    assert_int_equal(r.failures, 0);
+    assert_true(retries > 100);
+    assert_true(wal_bytes(r.wal) <= 2 * SEGMENT);
+    run_free(&r);
 }
 
 /* A copy of the log's files, to damage one byte after the other. */
@@ -844,7 +934,9 @@ static void test_recycled(void **state)
         open_checked(&r);
         for (int round = 0; round < 10; round++) {
             for (int i = 0; i < 10; i++) {
-                submit_append(&r);
+                for (int n = 0; n < 3;
+                     n++) /* written in one go: the spare is taken before the cut */
+                    submit_append(&r);
                 submit_cut(&r);
                 if (i < 9 || round % 2)
                     simworker_drain(&r.worker);
@@ -961,6 +1053,7 @@ int main(void)
         cmocka_unit_test(test_fail_at_every_call),
         cmocka_unit_test(test_no_space_at_every_call),
         cmocka_unit_test(test_full_disk),
+        cmocka_unit_test(test_cuts_keep_a_full_log_going),
         cmocka_unit_test(test_damage_at_every_byte),
         cmocka_unit_test(test_watermark),
         cmocka_unit_test(test_damage_at_random),
