@@ -39,15 +39,12 @@ static bool is_last(const struct compaction *c)
     return c->walked && c->deleted == c->removed.n;
 }
 
-static enum errc work(struct store_job *j, struct error *err)
+static enum errc delete_slice(struct compaction *c, struct error *err)
 {
-    struct compaction *c = (struct compaction *)j;
-    if (!c->sorted && c->removed.n > 1)
-        qsort(c->removed.ids, c->removed.n, sizeof(*c->removed.ids), by_id);
-    c->sorted = true;
     enum errc code = txn_begin(c->db, err);
     if (code != ERR_OK)
         return code;
+    size_t before = c->deleted;
     for (size_t i = 0; code == ERR_OK && i < SLICE_ROWS && c->deleted < c->removed.n; i++)
         code = row_delete(c->db, c->removed.ids[c->deleted++], err);
     if (is_last(c))
@@ -55,6 +52,20 @@ static enum errc work(struct store_job *j, struct error *err)
     if (MUTANT(compaction_lowers_revision)) /* e#17780 */
         c->db->state.revision = c->revision;
     code = txn_end(c->db, code, err);
+    if (code != ERR_OK)
+        c->deleted = before;
+    return code;
+}
+
+static enum errc work(struct store_job *j, struct error *err)
+{
+    struct compaction *c = (struct compaction *)j;
+    if (!c->sorted && c->removed.n > 1)
+        qsort(c->removed.ids, c->removed.n, sizeof(*c->removed.ids), by_id);
+    c->sorted = true;
+    enum errc code = delete_slice(c, err);
+    if (code == ERR_NO_SPACE && reserve_use(c->db))
+        code = delete_slice(c, err);
     if (code == ERR_OK)
         code = after_write(c->db, c->checkpoint_pages, false, &c->written, err);
     return code;

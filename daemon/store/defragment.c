@@ -55,7 +55,7 @@ static enum errc read_slice(struct defragment *d, struct slice *slice, struct er
     return code;
 }
 
-static enum errc rewrite(struct defragment *d, struct slice *slice, struct error *err)
+static enum errc move_slice(struct defragment *d, struct slice *slice, struct error *err)
 {
     enum errc code = txn_begin(d->db, err);
     if (code != ERR_OK)
@@ -67,21 +67,33 @@ static enum errc rewrite(struct defragment *d, struct slice *slice, struct error
         struct row row;
         row_of_kv(slice->kvs[i], &row);
         code = row_insert(d->db, &row, err);
-        d->from = row.id + 1;
     }
     if (MUTANT(defragment_applies_again)) /* e#14685 */
         d->db->state.applied = d->applied;
-    return txn_end(d->db, code, err);
+    code = txn_end(d->db, code, err);
+    if (code == ERR_OK && slice->n > 0)
+        d->from = kv_id(slice->kvs[slice->n - 1]) + 1;
+    else if (code != ERR_OK)
+        d->rewritten = false;
+    return code;
+}
+
+static enum errc rewrite(struct defragment *d, struct error *err)
+{
+    struct slice *slice = xcalloc(1, sizeof(*slice));
+    enum errc code = move_slice(d, slice, err);
+    for (size_t i = 0; i < slice->n; i++)
+        mvcc_kv_unref(slice->kvs[i]);
+    free(slice);
+    return code;
 }
 
 static enum errc rewrite_work(struct store_job *j, struct error *err)
 {
     struct defragment *d = (struct defragment *)j;
-    struct slice *slice = xcalloc(1, sizeof(*slice));
-    enum errc code = rewrite(d, slice, err);
-    for (size_t i = 0; i < slice->n; i++)
-        mvcc_kv_unref(slice->kvs[i]);
-    free(slice);
+    enum errc code = rewrite(d, err);
+    if (code == ERR_NO_SPACE && reserve_use(d->db))
+        code = rewrite(d, err);
     if (code == ERR_OK)
         code = after_write(d->db, d->checkpoint_pages, false, &d->written, err);
     return code;
@@ -95,20 +107,27 @@ static bool worth_it(const struct defragment *d, const struct db_sizes *sizes)
     return unused > sizes->file / 4 && unused > VACUUM_FREE_MIN * UINT64_C(4096);
 }
 
+static enum errc vacuum(struct defragment *d, struct error *err)
+{
+    char sql[64];
+    snprintf(sql, sizeof(sql), "PRAGMA incremental_vacuum(%d)", VACUUM_PAGES);
+    enum errc code = txn_begin(d->db, err);
+    return code == ERR_OK ? txn_end(d->db, db_exec(d->db, sql, err), err) : code;
+}
+
 static enum errc vacuum_work(struct store_job *j, struct error *err)
 {
     struct defragment *d = (struct defragment *)j;
-    char sql[64];
-    snprintf(sql, sizeof(sql), "PRAGMA incremental_vacuum(%d)", VACUUM_PAGES);
     uint64_t before = d->written.sizes.file;
-    enum errc code = txn_begin(d->db, err);
-    if (code != ERR_OK)
-        return code;
-    code = txn_end(d->db, db_exec(d->db, sql, err), err);
+    enum errc code = vacuum(d, err);
+    if (code == ERR_NO_SPACE && reserve_use(d->db))
+        code = vacuum(d, err);
     if (code == ERR_OK)
         code = after_write(d->db, d->checkpoint_pages, false, &d->written, err);
+    if (code != ERR_OK)
+        return code;
     d->vacuumed = !worth_it(d, &d->written.sizes) || d->written.sizes.file == before;
-    if (code == ERR_OK && d->vacuumed) /* the file itself shrinks at a checkpoint */
+    if (d->vacuumed) /* the file itself shrinks at a checkpoint */
         code = after_write(d->db, d->checkpoint_pages, true, &d->written, err);
     return code;
 }

@@ -133,9 +133,9 @@ enum errc files_current(struct disk *disk, const char *dir, char **ret_name, boo
     return ERR_OK;
 }
 
-enum errc files_switch(struct disk *disk, const char *dir, const char *name, struct error *err)
+enum errc files_announce(struct disk *disk, const char *dir, const char *name, struct error *err)
 {
-    char *path = files_path(dir, MARKER), *new = files_path(dir, MARKER_NEW);
+    char *new = files_path(dir, MARKER_NEW);
     char *text = marker_text(name);
     struct disk_file *f = NULL;
     enum errc code = disk->open(disk, new, DISK_WRITE | DISK_CREATE, &f, err);
@@ -150,11 +150,17 @@ enum errc files_switch(struct disk *disk, const char *dir, const char *name, str
     /* The database's own name must be durable before something durable points to it. */
     if (code == ERR_OK)
         code = disk->sync_dir(disk, dir, err);
-    if (code == ERR_OK)
-        code = disk->rename(disk, new, path, err);
+    free(text);
+    free(new);
+    return code;
+}
+
+enum errc files_switch(struct disk *disk, const char *dir, struct error *err)
+{
+    char *path = files_path(dir, MARKER), *new = files_path(dir, MARKER_NEW);
+    enum errc code = disk->rename(disk, new, path, err);
     if (code == ERR_OK && !MUTANT(snapshot_dir_not_synced)) /* e#22401 */
         code = disk->sync_dir(disk, dir, err);
-    free(text);
     free(new);
     free(path);
     return code;

@@ -16,8 +16,11 @@
 enum errc files_current(struct disk *disk, const char *dir, char **ret_name, bool *ret_marked,
                         struct error *err);
 
-/* Makes `name` the current database, durably. The database must be durable before. */
-enum errc files_switch(struct disk *disk, const char *dir, const char *name, struct error *err);
+/* Prepares for `name`, whose database is durable, to become the current one: all that takes space. Without the
+ * switch it means nothing. */
+enum errc files_announce(struct disk *disk, const char *dir, const char *name, struct error *err);
+/* Makes what was announced last the current database, durably. */
+enum errc files_switch(struct disk *disk, const char *dir, struct error *err);
 
 /* Removes databases that are not `keep` (NULL: all) with what SQLite puts beside them: what a crash during an
  * installation left, or the database before. */

@@ -60,7 +60,8 @@ struct op {
     uint64_t index; /* what must be committed before it may begin */
     bool fenced;    /* each step waits until no snapshot is open */
     bool busy, cancelled;
-    void (*step)(struct mvcc *m, struct op *op);   /* calls op_submit or op_finish once */
+    /* Calls op_submit or op_finish once; again if its job found no space (and changed nothing then). */
+    void (*step)(struct mvcc *m, struct op *op);
     void (*after)(struct mvcc *m, struct op *op);  /* the job is done, see sj.code; may op_finish */
     void (*answer)(struct op *op, enum errc code); /* tells who asked; NULL: nobody did */
     void (*destroy)(struct op *op);
@@ -95,6 +96,18 @@ struct entry_write {
 };
 
 void entry_write_free(struct entry_write *w);
+
+/* The ballast (reserve.c): on a full disk its space is what deletes, compactions and checkpoints go on with.
+ * Two batches and the checkpoints that follow them fit in; a tombstone with its share of WAL and file takes
+ * some 200 bytes. The worker's, but for `bytes`. */
+#define RESERVE_BYTES(checkpoint_pages) (2 * BATCH_BYTES_MAX + 4 * (checkpoint_pages)*4096)
+#define RESERVE_FILE "reserve"
+struct reserve {
+    struct disk *disk;
+    char *path;
+    uint64_t bytes;
+    bool there;
+};
 
 struct mvcc {
     struct disk *disk;
@@ -137,7 +150,12 @@ struct mvcc {
     struct mvcc_restore *restore; /* NULL: none is under way */
     unsigned restores;            /* begun since the opening: each has its own file name */
     bool failed;                  /* a job failed: nothing is written any more */
-    bool installing;              /* a snapshot is taking the place of everything */
+    bool waits;                   /* for space: nothing is written before mvcc_space_retry() */
+    bool checkpoint_wanted;       /* with the next batch, which may be an empty one */
+    struct reserve reserve;
+    bool reserve_there, making_reserve; /* as the loop thread knows it */
+    struct error space_err;             /* what made it wait */
+    bool installing;                    /* a snapshot is taking the place of everything */
     struct db_sizes sizes;
     bool scrubbing; /* a slice is under way */
     uint64_t scrub_due_ms, scrub_passes;
@@ -161,7 +179,8 @@ void writer_flush(struct mvcc *m);     /* as kick, and the applied index even if
 void writer_flush_all(struct mvcc *m); /* submits all that waits now, whatever its size */
 
 /* On the worker: frames every change of the tables. Begin, change, then end with the state as it is to
- * be; failure rolls back and leaves the connection unusable for writing. */
+ * be; failure rolls back and leaves the connection unusable for writing, but for ERR_NO_SPACE: then db->state
+ * is as before, and the whole may be tried again. */
 enum errc txn_begin(struct db *db, struct error *err);
 enum errc txn_end(struct db *db, enum errc code, struct error *err);
 
@@ -169,10 +188,24 @@ enum errc txn_end(struct db *db, enum errc code, struct error *err);
 struct written {
     uint64_t durable; /* applied index, 0: no checkpoint was completed */
     struct db_sizes sizes;
+    bool no_space;     /* the checkpoint found none; the transaction stands */
+    bool reserve_used; /* by now */
+    struct error err;
 };
 enum errc after_write(struct db *db, size_t checkpoint_pages, bool checkpoint_now,
                       struct written *ret_written, struct error *err);
 void take_written(struct mvcc *m, const struct written *w); /* on the loop thread */
+
+/* ---- Space (reserve.c) --------------------------------------------------------------------------- */
+
+/* On the worker (or at open). */
+enum errc reserve_make(struct reserve *r, struct error *err);
+void reserve_release(struct reserve *r);
+bool reserve_use(
+    struct db *db); /* true: it was there and is given up, what failed may be tried again */
+
+/* On the loop thread: a job came back with ERR_NO_SPACE. */
+void mvcc_wait_for_space(struct mvcc *m, const struct error *err);
 
 /* ---- The rest ------------------------------------------------------------------------------------ */
 

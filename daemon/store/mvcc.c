@@ -18,6 +18,9 @@ static struct mvcc *mvcc_new(const struct mvcc_config *config)
     m->worker = config->worker;
     m->checkpoint_pages =
         config->checkpoint_pages ? config->checkpoint_pages : CHECKPOINT_PAGES_DEFAULT;
+    m->reserve = (struct reserve){.disk = m->disk, .path = files_path(m->dir, RESERVE_FILE)};
+    m->reserve.bytes =
+        config->reserve_bytes ? config->reserve_bytes : RESERVE_BYTES(m->checkpoint_pages);
     m->durable_cb = config->durable;
     m->failed_cb = config->failed;
     m->ctx = config->ctx;
@@ -38,6 +41,7 @@ static void mvcc_free(struct mvcc *m, bool crash)
     cache_free(&m->cache);
     if (m->lock)
         m->disk->close(m->disk, m->lock);
+    free(m->reserve.path);
     free(m->file);
     free(m->vfs);
     free(m->dir);
@@ -72,7 +76,22 @@ static enum errc open_writer(struct mvcc *m, const char *path, bool marked, stru
     return code == ERR_OK ? db_open(path, m->vfs, DB_CREATE, &m->writer, err) : code;
 }
 
-static enum errc open_database(struct mvcc *m, bool marked, struct error *err)
+/* What a checkpoint would do for the WAL, without the file's growth. */
+static enum errc sync_wal(struct mvcc *m, const char *path, struct error *err)
+{
+    char *wal = xasprintf("%s-wal", path);
+    struct disk_file *file;
+    enum errc code = m->disk->open(m->disk, wal, DISK_WRITE, &file, err);
+    if (code == ERR_OK) {
+        code = m->disk->sync(m->disk, file, err);
+        m->disk->close(m->disk, file);
+    }
+    free(wal);
+    return code;
+}
+
+/* tight: there is no reserve left whose space might do. */
+static enum errc open_database(struct mvcc *m, bool marked, bool tight, struct error *err)
 {
     char *path = files_path(m->dir, m->file);
     enum errc code = open_writer(m, path, marked, err);
@@ -80,10 +99,16 @@ static enum errc open_database(struct mvcc *m, bool marked, struct error *err)
     /* The WAL of a killed process may never have been synced: what is read below must be durable. */
     if (code == ERR_OK)
         code = db_checkpoint(m->writer, true, &complete, err);
+    if (code == ERR_NO_SPACE && tight && m->writer) {
+        code = sync_wal(m, path, err);
+        complete = code == ERR_OK;
+    }
     if (code == ERR_OK && !complete)
         code = error_set(err, ERR_BUSY, "%s: another process uses it", path);
     if (code == ERR_OK && !marked)
-        code = files_switch(m->disk, m->dir, m->file, err);
+        code = files_announce(m->disk, m->dir, m->file, err);
+    if (code == ERR_OK && !marked)
+        code = files_switch(m->disk, m->dir, err);
     if (code == ERR_OK)
         code = db_open(path, m->vfs, DB_READ, &m->reader, err);
     free(path);
@@ -92,6 +117,25 @@ static enum errc open_database(struct mvcc *m, bool marked, struct error *err)
     if (code == ERR_OK)
         code = db_measure(m->reader, &m->sizes, err);
     return code;
+}
+
+/* With the reserve's space if there is no other. It is made when all is open: a store that opens without it
+ * only lacks space. */
+static enum errc open_with_reserve(struct mvcc *m, bool marked, struct error *err)
+{
+    enum errc code = open_database(m, marked, false, err);
+    if (code == ERR_NO_SPACE) {
+        db_close(m->writer, true);
+        db_close(m->reader, true);
+        m->writer = m->reader = NULL;
+        reserve_release(&m->reserve);
+        code = open_database(m, marked, true, err);
+    }
+    if (code != ERR_OK)
+        return code;
+    m->reserve_there = reserve_make(&m->reserve, NULL) == ERR_OK;
+    m->writer->reserve = &m->reserve;
+    return ERR_OK;
 }
 
 static enum errc open_locked(struct mvcc *m, struct error *err)
@@ -103,7 +147,7 @@ static enum errc open_locked(struct mvcc *m, struct error *err)
     if (code == ERR_OK && marked)
         code = check_exists(m, err);
     if (code == ERR_OK)
-        code = open_database(m, marked, err);
+        code = open_with_reserve(m, marked, err);
     if (code != ERR_OK)
         return code;
     m->writer->state = m->reader->state;

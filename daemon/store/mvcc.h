@@ -14,6 +14,10 @@
  *
  * After a restart the store is as of its durable applied index; the log is replayed from there.
  *
+ * A full disk is no failure: a transaction that finds no space is rolled back, its entries stay in memory (and
+ * in the Raft log, which isn't cut) and are written when mvcc_space_retry() finds room. A reserve file in the
+ * folder is given up first, so that deletes and compactions go on for a while; it is made again later.
+ *
  * Threading: all calls on the loop thread; SQLite writes, checkpoints, compaction, hashes and snapshots
  * run as jobs on the worker. A failure there is reported once to `failed`, and so is damage
  * (ERR_CORRUPT), whoever comes upon it, a read on the loop thread too: the process must end. */
@@ -61,6 +65,7 @@ struct mvcc_config {
     struct worker *worker;
     size_t cache_bytes_max;  /* of revisions in memory that are in SQLite too; 0: 64 MiB */
     size_t checkpoint_pages; /* WAL pages between checkpoints; 0: 500 */
+    uint64_t reserve_bytes;  /* held for a full disk; 0: 16 MiB, more with more checkpoint_pages */
     /* Everything up to this index survives a power loss now (a checkpoint completed). Loop thread. */
     void (*durable)(void *ctx, uint64_t applied_index);
     void (*failed)(void *ctx, const struct error *err); /* once; loop thread */
@@ -176,6 +181,15 @@ void mvcc_each_leased(struct mvcc *m, void (*each)(void *ctx, struct bytes key, 
 uint64_t mvcc_size(const struct mvcc *m);
 uint64_t mvcc_size_in_use(const struct mvcc *m);
 uint64_t mvcc_backlog_bytes(const struct mvcc *m);
+
+/* The disk is full: writes wait, or the reserve is used up. Call mvcc_space_retry() every now and then with what
+ * is free. */
+bool mvcc_lacks_space(const struct mvcc *m);
+bool mvcc_waits_for_space(const struct mvcc *m);
+void mvcc_space_retry(struct mvcc *m, uint64_t free_bytes);
+uint64_t mvcc_reserve_bytes(const struct mvcc *m);
+/* Makes what is applied durable before it would be due: the log may be cut then. */
+void mvcc_checkpoint_soon(struct mvcc *m);
 
 /* ---- Work on the worker, answered later -------------------------------------------------------- */
 

@@ -48,7 +48,10 @@ static void step_done(struct store_job *j)
         op->destroy(op);
         return;
     }
-    op->after(m, op);
+    if (op->sj.code == ERR_NO_SPACE)
+        mvcc_wait_for_space(m, &op->sj.err); /* then the same step again */
+    else
+        op->after(m, op);
     ops_run(m);
 }
 
@@ -84,7 +87,7 @@ void ops_run(struct mvcc *m)
     if (m->ops_running)
         return;
     m->ops_running = true;
-    while (!list_empty(&m->ops) && !m->failed && !m->installing && !m->in_entry)
+    while (!list_empty(&m->ops) && !m->failed && !m->installing && !m->in_entry && !m->waits)
         if (!run_first(m))
             break;
     m->ops_running = false;

@@ -133,7 +133,7 @@ static enum errc finish_work(struct store_job *j, struct error *err)
     if (code == ERR_OK && !complete)
         code = error_set(err, ERR_IO, "%s: its checkpoint is not complete", r->db->path);
     if (code == ERR_OK)
-        code = r->disk->sync_dir(r->disk, r->dir, err);
+        code = files_announce(r->disk, r->dir, r->name, err); /* the last that takes space */
     r->whole = code == ERR_OK;
     r->broken = code;
     return code;
@@ -149,7 +149,7 @@ static enum errc install_work(struct store_job *j, struct error *err)
     if (code != ERR_OK)
         return code;
     r->switched = true; /* or maybe: after a failure in there nobody knows */
-    code = files_switch(r->disk, r->dir, r->name, err);
+    code = files_switch(r->disk, r->dir, err);
     db_close(r->old, true);
     r->old = NULL;
     return code;
@@ -273,10 +273,12 @@ static enum errc change_over(struct mvcc *m, struct mvcc_restore *r, struct erro
     enum errc code = db_open(path, m->vfs, DB_READ, &m->reader, err);
     free(path);
     m->writer = r->db;
+    m->writer->reserve = &m->reserve;
     r->db = NULL;
     struct keyindex index = m->index;
     m->index = r->index;
     r->index = index;
+    m->waits = m->checkpoint_wanted = false;
     size_t cache_max = m->cache.bytes_max;
     cache_free(&m->cache);
     cache_init(&m->cache, cache_max);

@@ -55,6 +55,9 @@ static enum errc copy_work(struct store_job *j, struct error *err)
     struct mvcc_snapshot *s = OF_COPY(j);
     if (s->db->failed)
         return error_set(err, ERR_IO, "%s: a write failed before", s->db->path);
+    if (s->db->state.applied != s->state.applied)
+        return error_set(err, ERR_NO_SPACE, "%s: no space to write what the snapshot is to hold",
+                         s->db->path);
     s->rows_expected = s->db->state.rows;
     s->digest_expected = s->db->state.digest;
     sqlite3_stmt *stmt;

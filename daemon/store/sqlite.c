@@ -1,6 +1,7 @@
 #include "daemon/store/sqlite.h"
 
 #include <assert.h>
+#include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -80,10 +81,28 @@ static enum errc code_of(int rc)
     "--rescue "                                                                                    \
     "NEWDIR --data-dir DIR saves what can be read)"
 
+/* SQLITE_FULL is only what a write(2) says. A sync that finds no space is none of it: nobody knows what it has
+ * lost. */
+static bool lacks_space(struct db *db, int rc)
+{
+    int cause = sqlite3_system_errno(db->handle);
+    switch (rc) {
+    case SQLITE_IOERR_SHMSIZE: /* the file that the WAL's index is in grows by a write */
+        return cause != EIO;
+    case SQLITE_IOERR_WRITE:
+    case SQLITE_IOERR_SHMOPEN:
+    case SQLITE_IOERR_SHMMAP:
+    case SQLITE_CANTOPEN:
+        return cause == ENOSPC || cause == EDQUOT;
+    default:
+        return false;
+    }
+}
+
 enum errc db_error(struct db *db, const char *what, struct error *err)
 {
     int rc = sqlite3_extended_errcode(db->handle);
-    enum errc code = code_of(rc);
+    enum errc code = lacks_space(db, rc) ? ERR_NO_SPACE : code_of(rc);
     /* Our statements fit our tables: then these are not ours any more. */
     const char *text = sqlite3_errmsg(db->handle);
     if (rc == SQLITE_ERROR &&
@@ -253,12 +272,14 @@ static enum errc set_up(struct db *db, enum db_mode mode, struct error *err)
 {
     char sql[256];
     sqlite3_busy_timeout(db->handle, BUSY_TIMEOUT_MS);
-    /* auto_vacuum works only before the first page is written, so it comes before WAL. No mmap: an
-     * I/O error would be a SIGBUS. cell_size_check finds damaged pages before they are followed. */
+    /* auto_vacuum works only before the first page is written, so it comes before WAL; later it would be a
+     * write all the same, which a full disk has no room for. No mmap: an I/O error would be a SIGBUS.
+     * cell_size_check finds damaged pages before they are followed. */
     snprintf(sql, sizeof(sql),
-             "PRAGMA page_size = %d; PRAGMA auto_vacuum = INCREMENTAL; PRAGMA mmap_size = 0;"
+             "PRAGMA page_size = %d; %s PRAGMA mmap_size = 0;"
              "PRAGMA temp_store = MEMORY; PRAGMA cell_size_check = ON; PRAGMA cache_size = %d",
-             PAGE_SIZE, mode == DB_READ ? -8192 : -16384);
+             PAGE_SIZE, mode == DB_CREATE ? "PRAGMA auto_vacuum = INCREMENTAL;" : "",
+             mode == DB_READ ? -8192 : -16384);
     enum errc code = db_exec(db, sql, err);
     if (code == ERR_OK)
         code = require_wal(db, err);

@@ -45,6 +45,8 @@ enum db_statement {
     DB_STATEMENT_COUNT
 };
 
+struct reserve; /* internal.h */
+
 struct db {
     sqlite3 *handle;
     char *path;
@@ -56,7 +58,9 @@ struct db {
     /* writer: what a pass of the scrub has seen of `rev` below next_id, kept up by changes there. */
     struct db_scrub {
         uint64_t next_id, rows, digest;
-    } scrub;
+    } scrub, saved_scrub;
+    struct db_state saved;   /* state before the transaction under way */
+    struct reserve *reserve; /* the store's writer: what it may give up for space; else NULL */
 };
 
 enum db_mode {

@@ -15,6 +15,7 @@ struct batch {
     struct entry_write **entries; /* borrowed: m->unwritten has them until the batch is finished */
     size_t entries_n;
     size_t bytes;
+    uint64_t after;        /* the applied index that it builds on */
     struct db_state state; /* after the batch; rows, digest and compact_done are the writer's */
     bool checkpoint_due;
     size_t checkpoint_pages;
@@ -26,7 +27,9 @@ enum errc txn_begin(struct db *db, struct error *err)
     if (db->failed)
         return error_set(err, ERR_IO, "%s: a write failed before", db->path);
     enum errc code = db_do(db, DB_BEGIN_WRITE, "begin", err);
-    db->failed = code != ERR_OK;
+    db->failed = code != ERR_OK && code != ERR_NO_SPACE;
+    db->saved = db->state;
+    db->saved_scrub = db->scrub;
     return code;
 }
 
@@ -38,10 +41,13 @@ enum errc txn_end(struct db *db, enum errc code, struct error *err)
         code = db_do(db, DB_COMMIT, "commit", err);
     if (code == ERR_OK)
         return ERR_OK;
-    db->failed = true;
-    if (!sqlite3_get_autocommit(db->handle))
-        db_do(db, DB_ROLLBACK, "roll back", NULL);
-    return code;
+    db->failed = code != ERR_NO_SPACE;
+    /* SQLite may have rolled back by itself. Either way nothing of it is left. */
+    if (!sqlite3_get_autocommit(db->handle) && db_do(db, DB_ROLLBACK, "roll back", NULL) != ERR_OK)
+        db->failed = true;
+    db->state = db->saved;
+    db->scrub = db->saved_scrub;
+    return db->failed && code == ERR_NO_SPACE ? ERR_IO : code;
 }
 
 void entry_write_free(struct entry_write *w)
@@ -87,10 +93,12 @@ static void take_state(struct db_state *to, const struct db_state *from)
     to->compact_revision = from->compact_revision;
 }
 
-static enum errc work(struct store_job *j, struct error *err)
+static enum errc write_batch(struct batch *b, struct error *err)
 {
-    struct batch *b = (struct batch *)j;
     struct db *db = b->db;
+    if (db->state.applied != b->after)
+        return error_set(err, ERR_NO_SPACE, "%s: the batch before this one has found no space",
+                         db->path);
     enum errc code = txn_begin(db, err);
     if (code != ERR_OK)
         return code;
@@ -104,7 +112,16 @@ static enum errc work(struct store_job *j, struct error *err)
             return code;
     }
     take_state(&db->state, &b->state);
-    code = txn_end(db, code, err);
+    return txn_end(db, code, err);
+}
+
+static enum errc work(struct store_job *j, struct error *err)
+{
+    struct batch *b = (struct batch *)j;
+    struct db *db = b->db;
+    enum errc code = write_batch(b, err);
+    if (code == ERR_NO_SPACE && reserve_use(db))
+        code = write_batch(b, err);
     if (code != ERR_OK)
         return code;
     return after_write(db, b->checkpoint_pages, b->checkpoint_due, &b->written, err);
@@ -131,6 +148,17 @@ static void take_committed(struct mvcc *m, struct batch *b)
     take_state(&m->committed, &b->state);
 }
 
+/* It is written again, whole or in other parts, when there is space. */
+static void take_back(struct mvcc *m, struct batch *b)
+{
+    for (size_t i = 0; i < b->entries_n; i++)
+        b->entries[i]->submitted = false;
+    m->submitted = m->committed.applied;
+    m->checkpoint_wanted |= b->checkpoint_due;
+    mvcc_wait_for_space(m, &b->sj.err);
+    batch_free(b);
+}
+
 static void finish(struct store_job *j)
 {
     struct batch *b = (struct batch *)j;
@@ -140,6 +168,10 @@ static void finish(struct store_job *j)
         return;
     }
     m->batches--;
+    if (j->code == ERR_NO_SPACE) {
+        take_back(m, b);
+        return;
+    }
     if (j->code != ERR_OK) {
         mvcc_fail(m, &j->err);
         batch_free(b);
@@ -148,8 +180,8 @@ static void finish(struct store_job *j)
     take_committed(m, b);
     struct written written = b->written;
     batch_free(b);
-    writer_kick(m);
     take_written(m, &written);
+    writer_kick(m);
     ops_run(m);
 }
 
@@ -188,8 +220,11 @@ static void submit(struct mvcc *m, bool all)
     b->db = m->writer;
     b->checkpoint_pages = m->checkpoint_pages;
     collect(m, b, all);
-    if (b->state.applied - m->last_checkpoint_asked >= CHECKPOINT_ENTRIES_MAX) {
+    b->after = m->submitted;
+    if (m->checkpoint_wanted ||
+        b->state.applied - m->last_checkpoint_asked >= CHECKPOINT_ENTRIES_MAX) {
         b->checkpoint_due = true;
+        m->checkpoint_wanted = false;
         m->last_checkpoint_asked = b->state.applied;
     }
     m->batches++;
@@ -199,15 +234,23 @@ static void submit(struct mvcc *m, bool all)
 
 static bool may_write(const struct mvcc *m)
 {
-    return m->batches == 0 && !m->failed && !m->installing && !m->in_entry;
+    return m->batches == 0 && !m->failed && !m->installing && !m->in_entry && !m->waits;
 }
 
 void writer_kick(struct mvcc *m)
 {
     bool waiting = !list_empty(&m->unwritten) && !ENTRY_OF(m->unwritten.prev)->submitted;
     bool idle_long = m->applied.applied - m->committed.applied >= IDLE_ENTRIES_MAX;
-    if (may_write(m) && (waiting || idle_long))
+    if (may_write(m) && (waiting || idle_long || m->checkpoint_wanted))
         submit(m, false);
+}
+
+void mvcc_checkpoint_soon(struct mvcc *m)
+{
+    if (m->durable_index == m->applied.applied)
+        return;
+    m->checkpoint_wanted = true;
+    writer_kick(m);
 }
 
 void writer_flush(struct mvcc *m)
@@ -219,6 +262,6 @@ void writer_flush(struct mvcc *m)
 void writer_flush_all(struct mvcc *m)
 {
     assert(!m->in_entry);
-    if (!m->failed && !m->installing && m->submitted < m->applied.applied)
+    if (!m->failed && !m->installing && !m->waits && m->submitted < m->applied.applied)
         submit(m, true);
 }

@@ -92,7 +92,8 @@ __attribute__((unused)) static enum errc store_try_open(struct store *s, struct 
 {
     worker_reset(&s->worker);
     s->config.dir = s->dir;
-    s->config.disk = disk_posix();
+    if (!s->config.disk)
+        s->config.disk = disk_posix();
     s->config.worker = &s->worker.worker;
     s->config.durable = on_durable;
     s->config.failed = on_failed;
