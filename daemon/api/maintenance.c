@@ -10,13 +10,15 @@ struct alarm_list {
     struct unary *u;
     size_t count;
     Etcdserverpb__AlarmMember rows[32]; /* members x two kinds */
+    unsigned causes[32];
 };
 
-static void add_alarm(void *ctx, uint64_t member_id, int alarm)
+static void add_alarm(void *ctx, uint64_t member_id, int alarm, unsigned causes)
 {
     struct alarm_list *list = ctx;
     if (list->count == ARRAY_LEN(list->rows))
         return;
+    list->causes[list->count] = causes;
     Etcdserverpb__AlarmMember *row = &list->rows[list->count++];
     etcdserverpb__alarm_member__init(row);
     row->memberid = member_id;
@@ -28,6 +30,14 @@ static const char *alarm_name(Etcdserverpb__AlarmType alarm)
     return alarm == ETCDSERVERPB__ALARM_TYPE__NOSPACE   ? "NOSPACE"
            : alarm == ETCDSERVERPB__ALARM_TYPE__CORRUPT ? "CORRUPT"
                                                         : "NONE";
+}
+
+/* Behind etcd's text: what the operator has to look at. */
+static const char *cause_text(unsigned causes)
+{
+    return causes == ALARM_CAUSE_DISK  ? "(the disk is full; ends by itself)"
+           : causes & ALARM_CAUSE_DISK ? "(quota, and the disk is full)"
+                                       : "";
 }
 
 static void add_errors(struct unary *u, Etcdserverpb__StatusResponse *response)
@@ -45,9 +55,9 @@ static void add_errors(struct unary *u, Etcdserverpb__StatusResponse *response)
         response->errors[response->n_errors++] = text;
     }
     for (size_t i = 0; i < list->count; i++) {
-        char *text = unary_alloc(u, 64);
-        snprintf(text, 64, "memberID:%llu alarm:%s ", (unsigned long long)list->rows[i].memberid,
-                 alarm_name(list->rows[i].alarm));
+        char *text = unary_alloc(u, 96);
+        snprintf(text, 96, "memberID:%llu alarm:%s %s", (unsigned long long)list->rows[i].memberid,
+                 alarm_name(list->rows[i].alarm), cause_text(list->causes[i]));
         response->errors[response->n_errors++] = text;
     }
 }

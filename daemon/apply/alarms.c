@@ -1,4 +1,4 @@
-/* Alarms: one row for each member and type, key (type, member id). */
+/* Alarms: one row for each member and type, key (type, member id), value (type, causes). */
 #include <string.h>
 
 #include "daemon/apply/internal.h"
@@ -46,20 +46,39 @@ static void add_answer(Etcdserverpb__AlarmResponse *m, struct arena *arena,
     m->alarms[m->n_alarms++] = alarm;
 }
 
-static void activate(struct apply *a, const struct alarm_row *row)
+static void save(struct apply *a, const struct alarm_row *row)
 {
-    uint8_t key[9];
+    uint8_t key[9], value[2] = {(uint8_t)row->type, (uint8_t)row->causes};
     row_key(row, key);
-    if (insert(a, row))
-        mvcc_bucket_put(a->config.store, MVCC_BUCKET_ALARM, bytes_of(key, 9), bytes_of(key, 1));
+    mvcc_bucket_put(a->config.store, MVCC_BUCKET_ALARM, bytes_of(key, 9), bytes_of(value, 2));
 }
 
+static void activate(struct apply *a, struct alarm_row *row)
+{
+    bool there;
+    size_t i = place(a, row, &there);
+    if (there)
+        row->causes |= a->alarms[i].causes;
+    if (there && row->causes == a->alarms[i].causes)
+        return;
+    if (!insert(a, row))
+        return; /* there is no room for more */
+    a->alarms[i].causes = row->causes;
+    save(a, row);
+}
+
+/* causes 0: whatever they are. */
 static bool deactivate(struct apply *a, const struct alarm_row *row)
 {
     bool there;
     size_t i = place(a, row, &there);
     if (!there)
         return false;
+    if (row->causes && (a->alarms[i].causes & ~row->causes)) {
+        a->alarms[i].causes &= ~row->causes;
+        save(a, &a->alarms[i]);
+        return false;
+    }
     a->alarm_count--;
     memmove(&a->alarms[i], &a->alarms[i + 1], (a->alarm_count - i) * sizeof(*row));
     uint8_t key[9];
@@ -68,13 +87,13 @@ static bool deactivate(struct apply *a, const struct alarm_row *row)
     return true;
 }
 
-enum errc alarm_apply(struct apply *a, const Etcdserverpb__AlarmRequest *r, struct arena *arena,
-                      const ProtobufCMessage **ret_message)
+enum errc alarm_apply(struct apply *a, const Etcdserverpb__AlarmRequest *r, unsigned cause,
+                      struct arena *arena, const ProtobufCMessage **ret_message)
 {
     Etcdserverpb__AlarmResponse *m =
         MESSAGE_NEW(arena, Etcdserverpb__AlarmResponse, etcdserverpb__alarm_response__descriptor);
     m->alarms = arena_alloc(arena, (a->alarm_count + 1) * sizeof(Etcdserverpb__AlarmMember *));
-    struct alarm_row row = {r->memberid, (int)r->alarm};
+    struct alarm_row row = {r->memberid, (int)r->alarm, cause};
     bool known = r->alarm == ETCDSERVERPB__ALARM_TYPE__NOSPACE ||
                  r->alarm == ETCDSERVERPB__ALARM_TYPE__CORRUPT;
     switch (r->action) {
@@ -86,6 +105,7 @@ enum errc alarm_apply(struct apply *a, const Etcdserverpb__AlarmRequest *r, stru
         break;
     case ETCDSERVERPB__ALARM_REQUEST__ALARM_ACTION__ACTIVATE:
         if (known) {
+            row.causes = cause ? cause : ALARM_CAUSE_QUOTA; /* an operator's is not the disk's */
             activate(a, &row);
             add_answer(m, arena, &row);
         }
@@ -123,19 +143,34 @@ bool apply_alarm_corrupt(const struct apply *a)
     return there;
 }
 
-void apply_each_alarm(const struct apply *a, void (*each)(void *ctx, uint64_t member_id, int alarm),
+unsigned apply_alarm_causes(const struct apply *a, uint64_t member_id)
+{
+    bool there;
+    struct alarm_row row = {member_id, ETCDSERVERPB__ALARM_TYPE__NOSPACE, 0};
+    size_t i = place(a, &row, &there);
+    return there ? a->alarms[i].causes : 0;
+}
+
+void apply_member_removed(struct apply *a, uint64_t member_id)
+{
+    deactivate(a,
+               &(struct alarm_row){member_id, ETCDSERVERPB__ALARM_TYPE__NOSPACE, ALARM_CAUSE_DISK});
+}
+
+void apply_each_alarm(const struct apply *a,
+                      void (*each)(void *ctx, uint64_t member_id, int alarm, unsigned causes),
                       void *ctx)
 {
     for (size_t i = 0; i < a->alarm_count; i++)
-        each(ctx, a->alarms[i].member_id, a->alarms[i].type);
+        each(ctx, a->alarms[i].member_id, a->alarms[i].type, a->alarms[i].causes);
 }
 
 static void load_row(void *ctx, struct bytes key, struct bytes value)
 {
     struct apply *a = ctx;
-    (void)value;
+    unsigned causes = value.n > 1 ? value.p[1] : ALARM_CAUSE_QUOTA;
     if (key.n == 9)
-        insert(a, &(struct alarm_row){get_be64(key.p + 1), key.p[0]});
+        insert(a, &(struct alarm_row){get_be64(key.p + 1), key.p[0], causes});
 }
 
 enum errc alarm_load(struct apply *a, struct error *err)

@@ -103,7 +103,7 @@ static enum errc dispatch(struct apply *a, const Raftpb__InternalRequest *r, str
     case REQUEST(LEASE_CHECKPOINT):
         return lease_checkpoint(a, r->lease_checkpoint, arena, ret_message);
     case REQUEST(ALARM):
-        return alarm_apply(a, r->alarm, arena, ret_message);
+        return alarm_apply(a, r->alarm, r->alarm_cause, arena, ret_message);
     case REQUEST(MEMBER_ATTRIBUTES):
         if (a->config.member_attributes)
             a->config.member_attributes(a->config.member_ctx, r->member_attributes);

@@ -83,11 +83,20 @@ enum errc apply_range(struct apply *a, const Etcdserverpb__RangeRequest *r, stru
 enum errc apply_read_txn(struct apply *a, const Etcdserverpb__TxnRequest *r, struct arena *arena,
                          Etcdserverpb__TxnResponse **ret_response, struct error *err);
 
+/* Why a member's NOSPACE alarm is on. Each cause is taken back by whoever may: the disk's by the member itself,
+ * when it has space again; an operator's disarming takes back all. */
+enum alarm_cause { ALARM_CAUSE_QUOTA = 1, ALARM_CAUSE_DISK = 2 };
+
 /* Alarms that are active (NOSPACE, CORRUPT), for admission checks and Status. */
 bool apply_alarm_nospace(const struct apply *a);
 /* For this member: it must not answer requests. The others are right (docs/decisions.md). */
 bool apply_alarm_corrupt(const struct apply *a);
-void apply_each_alarm(const struct apply *a, void (*each)(void *ctx, uint64_t member_id, int alarm),
+unsigned apply_alarm_causes(const struct apply *a,
+                            uint64_t member_id); /* of NOSPACE; 0: it is off */
+void apply_each_alarm(const struct apply *a,
+                      void (*each)(void *ctx, uint64_t member_id, int alarm, unsigned causes),
                       void *ctx);
+/* A member left the cluster, and its disk with it: within the entry that removes it. */
+void apply_member_removed(struct apply *a, uint64_t member_id);
 
 #endif

@@ -7,7 +7,8 @@
 
 struct alarm_row {
     uint64_t member_id;
-    int type; /* Etcdserverpb__AlarmType */
+    int type;        /* Etcdserverpb__AlarmType */
+    unsigned causes; /* enum alarm_cause */
 };
 
 /* At most one row for each member and type. */
@@ -71,8 +72,8 @@ enum errc lease_checkpoint(struct apply *a, const Etcdserverpb__LeaseCheckpointR
                            struct arena *arena, const ProtobufCMessage **ret_message);
 enum errc lease_load(struct apply *a, struct error *err);
 
-enum errc alarm_apply(struct apply *a, const Etcdserverpb__AlarmRequest *r, struct arena *arena,
-                      const ProtobufCMessage **ret_message);
+enum errc alarm_apply(struct apply *a, const Etcdserverpb__AlarmRequest *r, unsigned cause,
+                      struct arena *arena, const ProtobufCMessage **ret_message);
 enum errc alarm_load(struct apply *a, struct error *err);
 bool alarm_active(const struct apply *a, int type);
 

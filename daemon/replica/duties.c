@@ -18,8 +18,14 @@ uint64_t duties_quota(const struct replica *r)
 
 /* ---- the log's old part ------------------------------------------------------------------------- */
 
+static size_t log_segment_bytes(const struct replica *r)
+{
+    return r->config.wal_segment_bytes ? r->config.wal_segment_bytes : WAL_SEGMENT_BYTES_DEFAULT;
+}
+
 /* Entries that the store has for good are kept for slow members up to a number and a size; a member whose
- * snapshot is on its way needs those behind it, within reason. */
+ * snapshot is on its way needs those behind it, within reason. A full disk is no reason to keep
+ * many. */
 void duties_cut_log(struct replica *r)
 {
     replica_refresh(r);
@@ -29,6 +35,10 @@ void duties_cut_log(struct replica *r)
         durable = mvcc_applied_index(r->store);
     size_t bytes_max = r->config.snapshot_bytes ? r->config.snapshot_bytes : SNAPSHOT_BYTES_DEFAULT;
     uint64_t to = durable > r->config.snapshot_entries ? durable - r->config.snapshot_entries : 0;
+    if (r->space.low && bytes_max > log_segment_bytes(r) / 4)
+        bytes_max = log_segment_bytes(r) / 4; /* then segments before the last one are for reuse */
+    if (wal_lacks_space(r->wal))
+        to = durable; /* its life goes before a slow member's comfort */
     if (s->memory_bytes > bytes_max && s->last_index >= first) {
         uint64_t excess = s->memory_bytes - bytes_max;
         uint64_t count = s->last_index - first + 1;
@@ -87,22 +97,6 @@ static void trim_history(struct replica *r)
     propose_internal(r, &request, on_history_compacted);
 }
 
-/* ---- alarms ------------------------------------------------------------------------------------- */
-
-void duties_raise_nospace(struct replica *r)
-{
-    if (r->alarm)
-        return;
-    Etcdserverpb__AlarmRequest alarm = ETCDSERVERPB__ALARM_REQUEST__INIT;
-    alarm.action = ETCDSERVERPB__ALARM_REQUEST__ALARM_ACTION__ACTIVATE;
-    alarm.memberid = r->member_id;
-    alarm.alarm = ETCDSERVERPB__ALARM_TYPE__NOSPACE;
-    Raftpb__InternalRequest request = RAFTPB__INTERNAL_REQUEST__INIT;
-    request.request_case = RAFTPB__INTERNAL_REQUEST__REQUEST_ALARM;
-    request.alarm = &alarm;
-    r->alarm = propose_internal(r, &request, NULL);
-}
-
 /* ---- name and client URLs ----------------------------------------------------------------------- */
 
 static bool is_published(struct replica *r)
@@ -142,6 +136,7 @@ void duties_tick(struct replica *r)
     leader_duties(r);
     trim_history(r);
     publish(r);
+    space_tick(r);
     duties_cut_log(r);
     wal_tick(r->wal);
     wal_scrub_tick(r->wal, replica_now_ms(r), r->config.scrub_ms);

@@ -141,6 +141,11 @@ struct replica {
     /* Duties (duties.c). */
     uint64_t ticks;
     struct replica_op *publish, *alarm;
+    struct {
+        bool low;         /* requests that add data are refused here, whoever has the alarm */
+        uint64_t free;    /* at the last look */
+        const char *told; /* what was said to be lacking */
+    } space;
     bool compacting; /* by quota: proposed, or its rows are going */
 };
 
@@ -229,8 +234,12 @@ void disk_watch(struct replica *r); /* with a fresh status */
 /* ---- duties.c ---- */
 void duties_tick(struct replica *r);
 void duties_cut_log(struct replica *r);
-void duties_raise_nospace(struct replica *r);
 uint64_t duties_quota(const struct replica *r);
+
+/* ---- space.c ---- */
+void space_tick(struct replica *r);
+void space_quota_reached(struct replica *r);
+void space_tell(struct replica *r, bool shortage, const char *text);
 
 /* ---- snapshot.c ---- */
 void snapshot_install(struct replica *r, const struct raft_ready *ready);

@@ -258,6 +258,8 @@ enum errc members_apply_conf(struct replica *r, const struct raft_entry *e, stru
     code = check_change(r, &c, &m);
     if (code == ERR_OK)
         change(r, &c, &m);
+    if (code == ERR_OK && c.type == RAFT_CONF_REMOVE)
+        apply_member_removed(r->apply, c.id);
     const struct mvcc_change *changes;
     size_t count;
     mvcc_end(r->store, &changes, &count);

@@ -45,12 +45,12 @@ static enum errc check_space(struct replica *r, const Raftpb__InternalRequest *r
     uint64_t cost = apply_cost(request);
     if (cost == 0)
         return ERR_OK;
-    if (apply_alarm_nospace(r->apply))
+    if (apply_alarm_nospace(r->apply) || r->space.low)
         return ERR_NO_SPACE;
     uint64_t used = mvcc_size_in_use(r->store) + mvcc_backlog_bytes(r->store);
     if (used + cost <= duties_quota(r))
         return ERR_OK;
-    duties_raise_nospace(r);
+    space_quota_reached(r);
     return ERR_NO_SPACE;
 }
 
@@ -61,11 +61,14 @@ static enum errc check_limits(struct replica *r, const Raftpb__InternalRequest *
         r->config.request_bytes_max ? r->config.request_bytes_max : APPLY_REQUEST_BYTES_MAX_DEFAULT;
     if (size > bytes_max)
         return ERR_REQUEST_TOO_LARGE;
+    enum errc code = check_space(r, request); /* first: waiting would not help */
+    if (code != ERR_OK)
+        return code;
     if (r->proposal_count > REPLICA_PROPOSALS_MAX ||
         r->proposal_bytes + size > REPLICA_PROPOSAL_BYTES_MAX ||
         mvcc_backlog_bytes(r->store) > MVCC_BACKLOG_MAX)
         return ERR_TOO_MANY_REQUESTS;
-    return check_space(r, request);
+    return ERR_OK;
 }
 
 static struct replica_op *enqueue(struct replica *r, Raftpb__InternalRequest *request,

@@ -14,6 +14,8 @@
 #include "lib/base/memory.h"
 #include "lib/base/mutant.h"
 
+#define START_STORE_BYTES (UINT64_C(32) * 1024 * 1024) /* its reserve, and room above it */
+
 static void wal_failed(void *ctx, const struct error *err)
 {
     replica_fail(ctx, err);
@@ -63,6 +65,7 @@ static enum errc open_both(struct replica *r, const char *dir, struct wal_recove
                                                .sqlite_vfs = r->config.sqlite_vfs,
                                                .worker = r->config.store_worker,
                                                .checkpoint_pages = r->config.store_checkpoint_pages,
+                                               .reserve_bytes = r->config.store_reserve_bytes,
                                                .durable = store_durable,
                                                .failed = store_failed,
                                                .ctx = r},
@@ -205,12 +208,29 @@ static void make_state(struct replica *r)
                                                 .member_ctx = r});
 }
 
+/* What SQLite needs to open a store is little; a new member allocates its log and both reserves. */
+static void explain_no_space(struct replica *r, struct error *err)
+{
+    uint64_t free_bytes = 0;
+    uint64_t segment =
+        r->config.wal_segment_bytes ? r->config.wal_segment_bytes : WAL_SEGMENT_BYTES_DEFAULT;
+    (void)r->config.disk->free_bytes(r->config.disk, r->config.data_dir, &free_bytes, NULL);
+    struct error why = *err;
+    error_set(err, ERR_NO_SPACE,
+              "%s: the disk is too full to start: %" PRIu64 " bytes are free, needed are %" PRIu64
+              " for a new member and 1048576 for one that was here before. Free space on this file "
+              "system and start again (%s)",
+              r->config.data_dir, free_bytes, 2 * segment + START_STORE_BYTES, why.message);
+}
+
 enum errc replica_recover(struct replica *r, char ret_note[512], struct error *err)
 {
     char *dir = xasprintf("%s/member", r->config.data_dir);
     struct wal_recovered found = {0};
     enum errc code = open_both(r, dir, &found, err);
     free(dir);
+    if (code == ERR_NO_SPACE)
+        explain_no_space(r, err);
     if (code != ERR_OK)
         goto out;
     ret_note[0] = 0;

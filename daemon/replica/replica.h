@@ -65,6 +65,7 @@ struct replica_config {
     size_t wal_segment_bytes;      /* 0: default */
     size_t append_bytes_max;       /* entries in one message to a member; 0: 1 MiB */
     size_t store_checkpoint_pages; /* 0: mvcc_config's default */
+    uint64_t store_reserve_bytes;  /* likewise; the disk's marks follow from it (space.c) */
     uint64_t lease_checkpoint_ms;  /* between checkpoints of long leases; 0: 5 min, as etcd */
     uint64_t scrub_ms;             /* store and log are read through in this time; 0: never */
     /* Keep the history until a client compacts it. Otherwise the leader compacts the older half of it
@@ -74,6 +75,8 @@ struct replica_config {
     /* The member can't keep its promise any more (disk, corruption): the process must end with this. */
     void (*fatal)(void *ctx, const struct error *err);
     void (*leader_changed)(void *ctx, uint64_t leader, uint64_t term, bool self);
+    /* A line for the log: writes are refused from now on, or again accepted, and what can be done. May be NULL. */
+    void (*space)(void *ctx, bool shortage, const char *text);
     void (*removed)(void *ctx); /* this member was removed from the cluster */
     /* Something that the operator may want to know, for the log. May be NULL. */
     void (*note)(void *ctx, const char *text);

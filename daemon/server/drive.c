@@ -83,10 +83,20 @@ static void on_note(void *ctx, const char *text)
         log_info("raft", "%s", text);
 }
 
+static void on_space(void *ctx, bool shortage, const char *text)
+{
+    (void)ctx; /* a quiet server says this too: nobody else would */
+    if (shortage)
+        log_warn("space", "%s", text);
+    else
+        log_info("space", "%s", text);
+}
+
 void drive_replica_config(struct server *s, struct replica_config *config)
 {
     config->fatal = on_fatal;
     config->removed = drive_removed;
+    config->space = on_space;
     config->leader_changed = on_leader_changed;
     config->note = on_note;
     config->wake = on_wake;

@@ -130,11 +130,24 @@ static void on_space(struct world *w, void *ctx, uint64_t a, uint64_t b)
     simdisk_set_capacity(n->disk, 0);
 }
 
+static void fill(struct faults *f, struct simnode *n)
+{
+    /* Somebody else's file: it leaves nothing, or a little. */
+    uint64_t room = chance(f, 40) ? 0 : below(f, chance(f, 50) ? 16 * 1024 : 192 * 1024);
+    TRACE2(&f->sim->world, "n%llu: the disk has %llu bytes left", n->id, room);
+    simdisk_set_capacity(n->disk, simdisk_used(n->disk) + room);
+    uint64_t lasts = SECOND + below(f, chance(f, 50) ? 4 * SECOND : 15 * SECOND);
+    world_after(&f->sim->world, lasts, on_space, n, 0, 0);
+}
+
+/* Often all disks at once: members of a cluster are alike. */
 static void disk_full(struct faults *f, struct simnode *n)
 {
-    TRACE1(&f->sim->world, "n%llu: the disk is full", n->id);
-    simdisk_set_capacity(n->disk, simdisk_used(n->disk) + below(f, 64 * 1024));
-    world_after(&f->sim->world, SECOND + below(f, 4 * SECOND), on_space, n, 0, 0);
+    bool all = chance(f, 30);
+    for (size_t i = 0; all && i < f->sim->node_count; i++)
+        fill(f, f->sim->nodes[i]);
+    if (!all)
+        fill(f, n);
 }
 
 static void clock_jump(struct faults *f, struct simnode *n)

@@ -170,7 +170,7 @@ void simnode_settle(struct simnode *n)
     struct sim *s = n->sim;
     if (n->fatal && !simdisk_is_off(n->disk)) {
         TRACE2(&s->world, "n%llu ends: error %llu", n->id, n->fatal_code);
-        if (n->fatal_code != ERR_IO && n->fatal_code != ERR_NO_SPACE && !n->damaged)
+        if (n->fatal_code != ERR_IO && !n->damaged) /* a full disk is no reason to end */
             world_fail(&s->world, "member %llu ended: %s", (unsigned long long)n->id,
                        n->fatal_text);
     }
@@ -185,6 +185,13 @@ static void on_fatal(void *ctx, const struct error *err)
     n->fatal = true;
     n->fatal_code = err->code;
     snprintf(n->fatal_text, sizeof(n->fatal_text), "%s: %s", errc_text(err->code), err->message);
+}
+
+static void on_space(void *ctx, bool shortage, const char *text)
+{
+    struct simnode *n = ctx;
+    (void)text;
+    TRACE2(&n->sim->world, "n%llu lacks space: %llu", n->id, shortage);
 }
 
 static void on_removed(void *ctx)
@@ -234,6 +241,7 @@ static void fill_config(struct simnode *n, struct replica_config *c, struct repl
         .wal_segment_bytes = s->faults.segment_bytes,
         .append_bytes_max = s->faults.append_bytes_max,
         .store_checkpoint_pages = s->faults.checkpoint_pages,
+        .store_reserve_bytes = NODE_RESERVE_BYTES,
         .lease_checkpoint_ms = s->faults.lease_checkpoint_ms,
         .txn_ops_max = APPLY_TXN_OPS_MAX_DEFAULT,
         .quota_bytes = s->faults.quota_bytes,
@@ -241,6 +249,7 @@ static void fill_config(struct simnode *n, struct replica_config *c, struct repl
         .fatal = on_fatal,
         .leader_changed = on_leader,
         .removed = on_removed,
+        .space = on_space,
         .wake = on_wake,
         .ctx = n,
     };

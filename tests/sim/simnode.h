@@ -14,6 +14,7 @@
 #include "tests/sim/world.h"
 
 #define NODE_TICK_MS 100
+#define NODE_RESERVE_BYTES (64u * 1024)
 #define NODE_ELECTION_TICKS 10
 #define NODE_LINKS_MAX 32
 
