@@ -35,7 +35,7 @@ void faults_draw(struct faults *f, struct sim *s)
         [FAULT_PAUSE] = 5000,      [FAULT_PARTITION] = 6000, [FAULT_ISOLATE] = 5000,
         [FAULT_BRIDGE] = 10000,    [FAULT_SLOW_LINK] = 5000, [FAULT_RESET] = 3000,
         [FAULT_CLOCK] = 5000,      [FAULT_SLOW_DISK] = 8000, [FAULT_IO_ERROR] = 9000,
-        [FAULT_DISK_FULL] = 15000,
+        [FAULT_DISK_FULL] = 15000, [FAULT_DISK_HANG] = 9000,
     };
     f->sim = s;
     f->rng = world_rng(&s->world, 6);
@@ -182,6 +182,10 @@ static void on_machine(struct faults *f, enum fault_kind kind)
     case FAULT_SLOW_DISK:
         n->slow_until = f->sim->world.now + SECOND + below(f, 6 * SECOND);
         TRACE2(&f->sim->world, "n%llu: the disk is %llu times slower", n->id, f->slow_disk_factor);
+        break;
+    case FAULT_DISK_HANG:
+        n->hung_until = f->sim->world.now + SECOND + below(f, 8 * SECOND);
+        TRACE1(&f->sim->world, "n%llu: the disk hangs", n->id);
         break;
     case FAULT_IO_ERROR:
         io_error(f, n);
@@ -356,7 +360,7 @@ void faults_stop(struct faults *f)
         simdisk_fail_at(n->disk, 0, 0, ERR_OK, false);
         simdisk_set_capacity(n->disk, 0);
         n->reboots = false;
-        n->slow_until = 0;
+        n->slow_until = n->hung_until = 0;
         if (n->paused_until > s->world.now + 100 * MS)
             n->paused_until = s->world.now + 100 * MS;
         simnode_set_rate(n, 0);

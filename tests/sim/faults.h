@@ -20,6 +20,7 @@ enum fault_kind {
     FAULT_RESET, /* of a connection */
     FAULT_CLOCK, /* wall clock jumps */
     FAULT_SLOW_DISK,
+    FAULT_DISK_HANG,
     FAULT_IO_ERROR,
     FAULT_DISK_FULL,
     FAULT_KINDS,

@@ -1,7 +1,7 @@
 /* The simulator's command line: many seeds, each in a process of its own.
  *
  *     sim [--seeds N] [--seed S] [--minutes M] [--seconds T] [--nodes N] [--jobs J] [--trace]
- *         [--until-failure]
+ *         [--until-failure] [--scenario NAME]          scenario.h
  *     sim --steady [--hours H] [--seed S]     tests/sim/steady.h; in this process
  *
  * Seeds S, S + 1, ... until N are done or M minutes are over; T simulated seconds each. --seed alone runs
@@ -207,6 +207,7 @@ static int usage(void)
 {
     fprintf(stderr, "usage: sim [--seeds N] [--seed S] [--minutes M] [--seconds T] [--nodes N] "
                     "[--jobs J] [--trace] [--until-failure]\n"
+                    "           [--scenario hung-disk|figure-8|two-changes|prevote]\n"
                     "       sim --steady [--hours H] [--seed S]\n");
     return 2;
 }
@@ -214,17 +215,12 @@ static int usage(void)
 static bool parse(int argc, char **argv, struct options *o)
 {
     static const struct option list[] = {
-        {"seeds", required_argument, NULL, 'n'},
-        {"seed", required_argument, NULL, 's'},
-        {"minutes", required_argument, NULL, 'm'},
-        {"seconds", required_argument, NULL, 't'},
-        {"nodes", required_argument, NULL, 'c'},
-        {"jobs", required_argument, NULL, 'j'},
-        {"trace", no_argument, NULL, 'v'},
-        {"until-failure", no_argument, NULL, 'u'},
-        {"steady", no_argument, NULL, 'y'},
-        {"hours", required_argument, NULL, 'h'},
-        {0},
+        {"seeds", required_argument, NULL, 'n'},    {"seed", required_argument, NULL, 's'},
+        {"minutes", required_argument, NULL, 'm'},  {"seconds", required_argument, NULL, 't'},
+        {"nodes", required_argument, NULL, 'c'},    {"jobs", required_argument, NULL, 'j'},
+        {"trace", no_argument, NULL, 'v'},          {"until-failure", no_argument, NULL, 'u'},
+        {"scenario", required_argument, NULL, 'z'}, {"steady", no_argument, NULL, 'y'},
+        {"hours", required_argument, NULL, 'h'},    {0},
     };
     bool has_seed = false, has_count = false;
     int option;
@@ -253,6 +249,11 @@ static bool parse(int argc, char **argv, struct options *o)
             break;
         case 'v':
             o->trace = true;
+            break;
+        case 'z':
+            o->sim.scenario = scenario_named(optarg);
+            if (o->sim.scenario == SCENARIO_KINDS)
+                return false;
             break;
         case 'y':
             o->steady = true;

@@ -31,6 +31,7 @@ static void begin(struct sim *s, const struct sim_options *o)
     s->initial_count = draw_size(&s->world);
     if (o->nodes)
         s->initial_count = o->nodes;
+    scenario_draw(&s->scenario, s, o->scenario);
     for (size_t i = 0; i < s->initial_count; i++)
         s->nodes[s->node_count++] = simnode_new(s, i + 1, false);
     for (size_t i = 0; i < s->initial_count; i++)
@@ -40,6 +41,7 @@ static void begin(struct sim *s, const struct sim_options *o)
     watches_start(&s->watches, s);
     admin_start(&s->admin, s);
     faults_start(&s->faults);
+    scenario_start(&s->scenario);
 }
 
 static void run_until(struct sim *s, uint64_t until)
@@ -95,6 +97,7 @@ void sim_run(const struct sim_options *o, struct sim_result *ret_result, struct 
     begin(s, o);
     run_until(s, total > calm ? total - calm : 0);
     s->calm = true;
+    scenario_stop(&s->scenario);
     faults_stop(&s->faults);
     run_until(s, s->world.now + LIVE_AFTER);
     check_alive(s);

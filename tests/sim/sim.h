@@ -4,6 +4,7 @@
  *     simnet.h    messages between members          check.h   what Raft promises, entry by entry
  *     simnode.h   one member and its machine        simclient.h, simlease.h, simwatch.h   the load
  *     faults.h    what goes wrong                   admin.h   what an operator does
+ *     scenario.h  what is made to go wrong
  *
  * A run has two phases. In the first one faults happen: nothing false may be answered (safety). Then
  * they stop, and the cluster must become available and equal within a bounded time (liveness). */
@@ -14,6 +15,7 @@
 #include "tests/sim/check.h"
 #include "tests/sim/faults.h"
 #include "tests/sim/model.h"
+#include "tests/sim/scenario.h"
 #include "tests/sim/simclient.h"
 #include "tests/sim/simlease.h"
 #include "tests/sim/simnet.h"
@@ -27,6 +29,7 @@
 struct sim {
     struct world world;
     struct faults faults;
+    struct scenario scenario;
     struct simnet net;
     struct model model;
     struct check check;
@@ -48,8 +51,9 @@ static inline struct simnode *sim_node(struct sim *s, uint64_t id)
 }
 
 struct sim_options {
-    uint64_t seed, seconds; /* simulated, of both phases together */
-    size_t nodes;           /* 0: the seed draws it */
+    uint64_t seed, seconds;      /* simulated, of both phases together */
+    size_t nodes;                /* 0: the seed draws it */
+    enum scenario_kind scenario; /* NONE: the seed draws it */
     bool loud;
 };
 

@@ -157,7 +157,7 @@ static void grant(struct holder *h)
     if (lease->lasting)
         lease->ttl = 12 + (int64_t)simrng_below(&l->rng, 15);
     h->lease = lease;
-    h->has_key = false;
+    h->has_key = h->patient; /* needs none; its end, at whatever time, makes no revision */
     h->keep_until = h->sim->world.now + simrng_below(&l->rng, (h->patient ? 40 : 12) * SECOND);
     h->node = clients_pick_node(&h->sim->clients);
     ask(h, &(struct simreq){.kind = REQ_GRANT, .lease = lease->id, .ttl = lease->ttl}, on_granted);

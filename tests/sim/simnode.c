@@ -12,6 +12,7 @@
 #define EPOCH_NS (1700000000ull * SECOND)
 #define RESTART_MS_MAX 3000
 #define SCRUB_MS 10000 /* several passes in a run */
+#define HANG_LOOK (10 * MS)
 #define DATA_DIR "data"
 
 /* ---- clock and randomness ----------------------------------------------------------------------- */
@@ -121,6 +122,11 @@ static void on_work(struct world *w, void *ctx, uint64_t store, uint64_t boot)
     struct simnode *n = ctx;
     if (!simnode_awake(n, on_work, store, boot))
         return;
+    if (n->sim->world.now <
+        n->hung_until) { /* looked at again: the end of the hang may come sooner */
+        world_after(&n->sim->world, HANG_LOOK, on_work, n, store, boot);
+        return;
+    }
     simworker_run(store ? &n->store : &n->log);
     simnode_after(n, between(n, 5000, 60000), on_deliver, store);
     simnode_settle(n);
@@ -161,6 +167,7 @@ void simnode_settle(struct simnode *n)
         return;
     if (!n->fatal && !simdisk_is_off(n->disk)) {
         check_node(n);
+        scenario_look(n);
         simnet_flush(n);
         schedule_workers(n);
         if (n->removed)
@@ -319,7 +326,7 @@ static void reset_machine(struct simnode *n, bool power)
     simvfs_crash(n->vfs);
     n->log_due = n->store_due = n->turn_due = false;
     n->fatal = n->reboots = false;
-    n->paused_until = 0;
+    n->paused_until = n->hung_until = 0;
     n->boot++;
 }
 

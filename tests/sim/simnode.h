@@ -38,6 +38,7 @@ struct simnode {
     struct simworker log, store;
     bool log_due, store_due, turn_due;
     uint64_t slow_until; /* the disk is slow till then */
+    uint64_t hung_until; /* and does nothing at all till then */
 
     struct replica_transport transport;
     struct buf outbox[NODE_LINKS_MAX]; /* a batch for each member, to be flushed after the turn */

@@ -1,0 +1,50 @@
+/* Scenarios: what random faults hit too seldom is done on purpose, again and again.
+ *
+ * One seed in ten runs one of them instead of the faults of faults.h (`--scenario NAME`: every seed). A scenario
+ * looks at each member after anything that it did, before its messages leave, and cuts links, ends and starts
+ * members in the moment that counts. Clients, leases and watches go on as ever, and so do all checks. */
+#ifndef SIM_SCENARIO_H
+#define SIM_SCENARIO_H
+
+#include "tests/sim/world.h"
+
+struct sim;
+struct simnode;
+
+enum scenario_kind {
+    SCENARIO_NONE,
+    /* The leader's disk doesn't answer for ten seconds: another one must lead, and commit, long before
+     * (e#13527, e#22214, hashicorp/raft#503). */
+    SCENARIO_HUNG_DISK,
+    /* Paper, Figure 8: an entry of an earlier term is on a majority and is overwritten nevertheless. */
+    SCENARIO_FIGURE_8,
+    /* A new leader has an undecided membership change in its log and is asked for another one (Ongaro's
+     * note of 2015). Once only: it removes a member. */
+    SCENARIO_TWO_CHANGES,
+    /* Of two members that are a majority, one has the longer log and the other one the higher term
+     * (e#8243, e#8501, databendlabs/openraft#1796): one must win. */
+    SCENARIO_PREVOTE,
+    SCENARIO_KINDS,
+};
+
+enum scenario_kind scenario_named(const char *name); /* SCENARIO_KINDS: there is none */
+
+struct scenario {
+    struct sim *sim;
+    enum scenario_kind kind;
+    struct simrng rng;
+    unsigned step;
+    uint64_t since;           /* the step began */
+    struct simnode *n[7];     /* the parts, by the scenario's own numbers */
+    uint64_t index, term;     /* what it is about */
+    struct simnode *crash[2]; /* to be ended in a moment */
+    uint64_t rounds;          /* gone through to the end */
+    bool over;
+};
+
+void scenario_draw(struct scenario *c, struct sim *s, enum scenario_kind wanted);
+void scenario_start(struct scenario *c);
+void scenario_look(struct simnode *n);
+void scenario_stop(struct scenario *c); /* nothing is cut or kept down by it any more */
+
+#endif
