@@ -1,4 +1,5 @@
-/* quorumd: one member of a cluster. Exit codes: 0 stopped as asked, 1 it can't run, 2 a wrong setting. */
+/* quorumd: one member of a cluster. Exit codes: 0 stopped as asked, 1 it can't run (of --rescue:
+ * something was lost), 2 a wrong setting. */
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
@@ -8,6 +9,7 @@
 #include <uv.h>
 
 #include "daemon/server/config.h"
+#include "daemon/server/rescue.h"
 #include "daemon/server/server.h"
 #include "lib/base/memory.h"
 
@@ -89,6 +91,23 @@ static int run(const struct config *c, char **argv)
     return p.failure.code ? end(c, &p.failure, argv) : 0;
 }
 
+static int rescue(const struct config *c)
+{
+    struct buf report = {0};
+    struct error err = {0};
+    bool lost = false;
+    enum errc e = server_rescue(&c->server, c->rescue_dir, &report, &lost, &err);
+    fwrite(report.p, 1, report.n, stdout);
+    buf_free(&report);
+    if (e) {
+        fprintf(stderr, "quorumd: %s\n", err.message);
+        return e == ERR_INVALID ? 2 : 1;
+    }
+    printf("%s: start quorumd with the same settings and --data-dir %s\n",
+           lost ? "not all was rescued, see above" : "all was rescued", c->rescue_dir);
+    return lost;
+}
+
 static void log_notes(const struct config *c)
 {
     char *notes = (char *)bytes_dup(buf_bytes(&c->notes)), *save;
@@ -112,6 +131,8 @@ int main(int argc, char **argv)
         buf_free(&text);
     } else if (c.action == CONFIG_VERSION) {
         printf("quorumd Version: %s\n", QUORUMFS_VERSION);
+    } else if (c.action == CONFIG_RESCUE) {
+        exit_code = rescue(&c);
     } else {
         log_set_level(c.log_level);
         log_notes(&c);

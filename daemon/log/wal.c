@@ -305,16 +305,28 @@ void wal_append(struct wal *w, const struct raft_hard_state *hs, struct raft_ent
     enqueue(w, op);
 }
 
-enum errc wal_begin(struct wal *w, const struct raft_hard_state *hs,
-                    struct raft_entry *const *entries, size_t entry_count, struct error *err)
+static enum errc write_now(struct wal *w, struct wal_op *op, struct error *err)
 {
-    assert(!w->busy && !w->pending && w->last_index == 0);
-    struct wal_op *op = append_new(w, hs, entries, entry_count);
     enum errc rc = wal_write_ops(&w->writer, op, err);
-    w->failed = rc != ERR_OK;
+    w->failed = w->failed || rc != ERR_OK;
     op_free(op);
     count_bytes(w);
     return rc;
+}
+
+enum errc wal_begin(struct wal *w, uint64_t base_index, uint64_t base_term,
+                    const struct raft_hard_state *hs, struct raft_entry *const *entries,
+                    size_t entry_count, struct error *err)
+{
+    assert(!w->busy && !w->pending && w->last_index == 0);
+    enum errc rc = ERR_OK;
+    if (base_index > 0) {
+        struct wal_op *op = op_new(WAL_OP_RESET, 0);
+        op->index = w->base_index = w->last_index = base_index;
+        op->term = base_term;
+        rc = write_now(w, op, err);
+    }
+    return rc ? rc : write_now(w, append_new(w, hs, entries, entry_count), err);
 }
 
 void wal_cut(struct wal *w, uint64_t index, uint64_t term)

@@ -75,12 +75,28 @@ enum errc wal_open(const struct wal_config *config, struct wal **ret_wal,
                    struct wal_recovered *ret_recovered, struct error *err);
 void wal_recovered_free(struct wal_recovered *r);
 
-/* A new log's first contents, directly behind wal_open() and before anything is appended: they are on
+/* A new log's first contents, behind entry base_index of base_term (0: from the first entry on), directly
+ * behind wal_open() and before anything is appended: they are on
  * disk when this returns. Blocks, without the worker. What stands beside the log (the store) is written
  * only afterwards, and so is never ahead of a log that a crash left empty. After a failure the log can
  * only be closed. */
-enum errc wal_begin(struct wal *w, const struct raft_hard_state *hs,
-                    struct raft_entry *const *entries, size_t entry_count, struct error *err);
+enum errc wal_begin(struct wal *w, uint64_t base_index, uint64_t base_term,
+                    const struct raft_hard_state *hs, struct raft_entry *const *entries,
+                    size_t entry_count, struct error *err);
+
+/* For the rescue of a log that wal_open() refuses: the entries that can be read, as far as they follow each
+ * other, without a look at what was cut. Entries up to `from` aren't needed: damage there doesn't end it.
+ * Nothing is changed. `report` gets a line for each damage. */
+struct wal_salvaged {
+    struct raft_entry **entries; /* consecutive from first + 1 */
+    size_t count, cap;
+    uint64_t first;
+    uint64_t term; /* the highest that was promised or logged */
+    bool damaged;
+};
+enum errc wal_salvage(struct disk *disk, const char *dir, uint64_t from,
+                      struct wal_salvaged *ret_salvaged, struct buf *report, struct error *err);
+void wal_salvaged_free(struct wal_salvaged *s);
 
 /* Appends hard state (may be NULL) and entries (referenced until written); when all of it is synced,
  * `done(ctx, token)` (may be NULL) is called on the loop thread, in the order of the appends, never

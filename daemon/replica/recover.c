@@ -99,7 +99,7 @@ static enum errc bootstrap(struct replica *r, struct wal_recovered *f, struct er
     f->entries[0] = e;
     f->entry_count = 1;
     /* The store takes this entry next, and must never be ahead of an empty log. */
-    return wal_begin(r->wal, &f->hard_state, f->entries, 1, err);
+    return wal_begin(r->wal, 0, 0, &f->hard_state, f->entries, 1, err);
 }
 
 static uint64_t term_at(const struct wal_recovered *f, uint64_t index)

@@ -158,6 +158,16 @@ static enum errc set_help(struct config *c, const struct flag *flag, const char 
     return ERR_OK;
 }
 
+static enum errc set_rescue(struct config *c, const struct flag *flag, const char *value,
+                            struct error *err)
+{
+    if (!*value)
+        return bad_value(flag, value, "the name of a new directory", err);
+    c->action = CONFIG_RESCUE;
+    c->rescue_dir = value;
+    return ERR_OK;
+}
+
 static enum errc set_version(struct config *c, const struct flag *flag, const char *value,
                              struct error *err)
 {
@@ -234,6 +244,8 @@ static const struct flag flags[] = {
     {"max-request-bytes", set_size, AT(max_request_bytes), "1572864", "largest request"},
     {"max-txn-ops", set_size, AT(max_txn_ops), "128", "most operations in one transaction"},
     {"log-level", set_log_level, 0, "info", "debug, info, warn or error"},
+    {"rescue", set_rescue, 0, NULL,
+     "NEWDIR: save what can be read of a damaged --data-dir into it, as a member alone, and end"},
     {"help", set_help, 0, NULL, "this text", true},
     {"version", set_version, 0, NULL, "the version", true},
 };
@@ -454,7 +466,7 @@ enum errc config_parse(struct config *c, int argc, char *const *argv, char *cons
             e = apply_setting(c, &settings.list[i], err);
     for (size_t i = 0; !e && i < settings.count; i++)
         e = apply_setting(c, &settings.list[i], err);
-    if (e || c->action != CONFIG_RUN)
+    if (e || (c->action != CONFIG_RUN && c->action != CONFIG_RESCUE))
         return e;
     return server_config_check(&c->server, err);
 }

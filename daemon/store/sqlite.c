@@ -34,6 +34,8 @@ static const char *const statement_texts[DB_STATEMENT_COUNT] = {
                           "key, length(value) FROM rev WHERE id = ?",
     [DB_ROWS_FROM] = "SELECT id, crc, value_crc, tombstone, created, version, lease, stamp, key, "
                      "value FROM rev WHERE id BETWEEN ? AND ? ORDER BY id",
+    [DB_ROWS_BACK] = "SELECT id, crc, value_crc, tombstone, created, version, lease, stamp, key, "
+                     "value FROM rev WHERE id BETWEEN ? AND ? ORDER BY id DESC",
     [DB_ROWS_FACTS] = "SELECT id, crc, value_crc, tombstone, created, version, lease, stamp, key, "
                       "length(value) FROM rev ORDER BY id",
     [DB_BUCKET_PUT] = "INSERT INTO bucket VALUES (?, ?, ?, ?)",
@@ -337,9 +339,9 @@ enum errc db_open(const char *path, const char *vfs, enum db_mode mode, struct d
     enum errc code = ERR_OK;
     if (sqlite3_open_v2(path, &db->handle, flags, vfs) != SQLITE_OK)
         code = db_error(db, "open", err);
-    if (code == ERR_OK)
+    if (code == ERR_OK && mode != DB_SALVAGE)
         code = set_up(db, mode, err);
-    if (code == ERR_OK)
+    if (code == ERR_OK && mode != DB_SALVAGE)
         code = db_read_state(db, &db->state, err);
     if (code != ERR_OK) {
         db_close(db, true);

@@ -35,6 +35,7 @@ enum db_statement {
     DB_ROW_READ,
     DB_ROW_READ_FACTS,
     DB_ROWS_FROM,
+    DB_ROWS_BACK,
     DB_ROWS_FACTS,
     DB_BUCKET_PUT,
     DB_BUCKET_DELETE,
@@ -66,6 +67,7 @@ struct db {
 enum db_mode {
     DB_CREATE, /* make the tables if the file is missing or empty, then as DB_WRITE */
     DB_WRITE,
+    DB_SALVAGE, /* whatever it is, unchecked: its state may be read with db_read_state() */
     DB_READ, /* a second connection beside a writer: short reads only, so that the WAL can restart */
 };
 
