@@ -35,9 +35,10 @@ static void refuse_stranger(struct peers *p, struct rpc_call *call, uint64_t fro
     refuse(call, ERR_BUSY, text);
 }
 
-/* `received`: batches on this stream so far. */
-static bool check_sender(struct peers *p, struct rpc_call *call, const Raftpb__MessageBatch *batch,
-                         uint64_t received)
+/* With each batch, not only a stream's first: a follower that is removed hears no more of the leader, not even
+ * that its removal is committed, and would campaign for ever on the stream that it has
+ * (tests/fault/test_members.py). */
+static bool check_sender(struct peers *p, struct rpc_call *call, const Raftpb__MessageBatch *batch)
 {
     char text[160];
     if (batch->cluster_id != p->cluster_id) {
@@ -54,8 +55,7 @@ static bool check_sender(struct peers *p, struct rpc_call *call, const Raftpb__M
         refuse_stranger(p, call, batch->from, text);
         return false;
     }
-    if (received == 0 && !peer_find(p, batch->from) &&
-        replica_was_removed(p->replica, batch->from)) {
+    if (!peer_find(p, batch->from) && replica_was_removed(p->replica, batch->from)) {
         refuse_stranger(p, call, batch->from, PEER_REMOVED_TEXT);
         return false;
     }
@@ -95,7 +95,7 @@ static void on_message(struct rpc_call *call, void *service, struct bytes messag
         refuse(call, ERR_INVALID, "a damaged batch of messages (checksum or encoding)");
         return;
     }
-    if (!check_sender(p, call, batch, receiver->received))
+    if (!check_sender(p, call, batch))
         goto out;
     for (size_t i = 0; i < batch->n_messages; i++) {
         if (!take(p, batch->from, batch->messages[i])) {

@@ -11,14 +11,15 @@ class Load:
 
     made = 0
 
-    def __init__(self, cluster, folder, clients=8, keys=4, prefix=()):
+    def __init__(self, cluster, folder, clients=8, keys=4, prefix=(), named=False):
         Load.made += 1
         self.log_path = os.path.join(folder, f"history{Load.made}.log")
         urls = ",".join(n.client_url for n in cluster.nodes)
         with open(self.log_path, "wb") as log:
             self.popen = subprocess.Popen([*prefix, os.path.join(BUILD, "tests", "fault", "history"),
                                            urls, str(clients), str(keys)], stdin=subprocess.PIPE,
-                                          stdout=log, stderr=subprocess.STDOUT)
+                                          stdout=log, stderr=subprocess.STDOUT,
+                                          env=dict(os.environ, **({"HISTORY_NAMED": "1"} if named else {})))
 
     def finish(self, test):
         self.popen.stdin.close()

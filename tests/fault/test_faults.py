@@ -33,6 +33,25 @@ class Faults(TestCase):
         self.assertGreater(counts["ok"], 100)
         cluster.wait_equal()
 
+    def test_kill_the_leader_every_five_seconds(self):
+        """FAULT_LEADER_KILLS=12 is the full minute."""
+        cluster = self.cluster(3)
+        load = self.load(cluster)
+        for i in range(int(os.environ.get("FAULT_LEADER_KILLS", scaled(4, 2)))):
+            begun = time.monotonic()
+            victim = cluster.leader()
+            cluster.ctl("put", f"/kept/{i}", str(i))
+            victim.kill()
+            writes_work(cluster, [n for n in cluster.nodes if n is not victim])
+            victim.start()
+            cluster.wait_healthy()
+            for k in range(i + 1):
+                self.assertEqual(cluster.ctl("get", f"/kept/{k}", "--print-value-only").stdout, f"{k}\n")
+            time.sleep(max(0.0, begun + 5 - time.monotonic()))
+        counts = load.finish(self)
+        self.assertGreater(counts["ok"], 1000)
+        cluster.wait_equal()
+
     def test_kill_anyone(self):
         cluster = self.cluster(5)
         load = self.load(cluster)
