@@ -9,6 +9,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "daemon/replica/internal.h"
 #include "lib/base/memory.h"
@@ -140,9 +141,11 @@ static enum errc reconcile(struct replica *r, struct wal_recovered *f, struct er
     return ERR_OK;
 }
 
+/* What the core says of elections, transfers and snapshots; not what comes with each request. */
 static void trace(void *ctx, const char *text)
 {
-    replica_note(ctx, text);
+    if (strncmp(text, "commit ", 7) != 0 && strncmp(text, "dropped ", 8) != 0)
+        replica_note(ctx, text);
 }
 
 static uint64_t draw(void *ctx)
