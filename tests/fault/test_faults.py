@@ -179,36 +179,6 @@ class Partitions(TestCase):
         self.run_partitions(5, split)
 
 
-@unittest.skipUnless(os.geteuid() == 0, "a small file system needs root: run the tests as root")
-class FullDisk(TestCase):
-    def test_full_disk_refuses_writes_and_recovers(self):
-        small = os.path.join(self.folder, "small")
-        os.mkdir(small)
-        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=220m", "tmpfs", small], check=True)
-        self.addCleanup(subprocess.run, ["umount", "-l", small], check=False)
-        cluster = Cluster(os.path.join(small, "c"), 1, flags=["--quota-backend-bytes", "16777216"])
-        self.addCleanup(cluster.stop)
-        cluster.start()
-        node = cluster.nodes[0]
-        value = "x" * 1000000
-        refused = None
-        for i in range(200):
-            done = node.ctl("put", f"/big/{i}", input=value, check=False)
-            if done.returncode != 0:
-                refused = done
-                break
-        self.assertIsNotNone(refused, "the quota was never enforced")
-        self.assertIn("database space exceeded", refused.stderr)
-        self.assertEqual(node.ctl("get", "/big/0", "--print-value-only").stdout, value + "\n")
-        node.ctl("del", "--prefix", "/big/")
-        revision = node.status()["header"]["revision"]
-        node.ctl("compaction", str(revision))
-        node.ctl("defrag")
-        node.ctl("alarm", "disarm")
-        wait_for(lambda: node.ctl("put", "/after", "1", check=False).returncode == 0,
-                 "writes after the space came back")
-
-
 class SlowStart(TestCase):
     def test_no_process_is_left(self):
         """Ended clusters leave no process behind."""
