@@ -3,11 +3,10 @@ import os
 import random
 import shutil
 import signal
-import subprocess
 import time
 import unittest
 
-from harness import QUORUMD, Cluster, Process, TestCase, scaled, wait_for
+from harness import QUORUMD, Process, TestCase, scaled, wait_for
 from load import Load, writes_work
 from network import HostCluster, Network
 
