@@ -64,6 +64,15 @@ class Network:
                 self.block(a, b)
                 self.block(b, a)
 
+    def lose_half(self):
+        """Every second packet between members is lost, at random; clients are not hit."""
+        members = ", ".join(f"10.213.7.{i + 1}" for i in range(len(self.hosts)))
+        for host in self.hosts:
+            self.nft(host, "table ip faults\ndelete table ip faults\ntable ip faults {\n"
+                     "chain input { type filter hook input priority 0;\n"
+                     f"ip saddr {{ {members} }} numgen random mod 2 0 drop\n}}\n}}\n")
+        self.blocked.update((i, i) for i in range(len(self.hosts)))  # heal() puts these in order too
+
     def heal(self):
         touched = {host for host, _ in self.blocked}
         self.blocked.clear()
