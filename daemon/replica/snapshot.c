@@ -2,26 +2,11 @@
 #include <assert.h>
 #include <stdlib.h>
 
-#include "daemon/raft/core.h"
 #include "daemon/replica/internal.h"
 #include "lib/base/memory.h"
 #include "lib/base/mutant.h"
 
 /* ---- out ---------------------------------------------------------------------------------------- */
-
-/* The mutant: a change counts as soon as it stands in the log (canonical/raft#250). */
-static void add_uncommitted(const struct raft *raft, struct raft_conf *conf)
-{
-    for (uint64_t i = raft->applied + 1; i <= raft_log_last(&raft->log); i++) {
-        const struct raft_entry *e = raft_log_at(&raft->log, i);
-        struct raft_conf_change c;
-        struct bytes context;
-        if (e && e->type == RAFT_ENTRY_CONF && conf->voter_count < RAFT_MEMBERS_MAX &&
-            raft_conf_change_decode(bytes_of(e->data, e->size), &c, &context) == ERR_OK &&
-            c.type == RAFT_CONF_ADD_VOTER)
-            conf->voters[conf->voter_count++] = c.id;
-    }
-}
 
 struct replica_snapshot *replica_snapshot_open(struct replica *r, uint64_t to,
                                                struct raft_message *ret_message)
@@ -48,8 +33,6 @@ struct replica_snapshot *replica_snapshot_open(struct replica *r, uint64_t to,
         .snapshot_term = term,
     };
     member_list_conf(&r->members, &ret_message->snapshot_conf);
-    if (MUTANT(snapshot_uncommitted_conf))
-        add_uncommitted(r->raft, &ret_message->snapshot_conf);
     return s;
 }
 
@@ -132,8 +115,8 @@ enum errc replica_receive_snapshot_begin(struct replica *r, const struct raft_me
     replica_refresh(r);
     if (m->type != RAFT_MSG_SNAPSHOT || m->term < r->status.term || m->snapshot_index == 0)
         return ERR_INVALID;
-    if (MUTANT(snapshot_replaces_verified) && r->in.restore && !r->in.busy)
-        give_up(r); /* although the core counts on it: e#18055 */
+    if (MUTANT(second_snapshot_replaces_first) && r->in.restore)
+        give_up(r); /* e#18055 */
     if (r->failed || r->closing || r->in.restore)
         return ERR_BUSY;
     if (m->snapshot_index <= r->status.commit) {

@@ -16,7 +16,7 @@ struct defragment {
     bool rewrites; /* else only the vacuum, and only while many pages are free */
     bool rewritten, vacuumed;
     uint64_t from;    /* the row to go on with */
-    uint64_t applied; /* when it began: of a mutant */
+    uint64_t applied; /* what was durable when it began: of a mutant */
     struct db *db;
     size_t checkpoint_pages;
     struct written written;
@@ -178,7 +178,7 @@ static void start(struct mvcc *m, bool rewrites, void (*done)(void *ctx, enum er
     d->op.destroy = destroy;
     d->rewrites = rewrites;
     d->written.sizes = m->sizes;
-    d->applied = m->committed.applied;
+    d->applied = m->durable_index;
     d->done = done;
     d->ctx = ctx;
     ops_add(m, &d->op);
