@@ -65,15 +65,20 @@ static size_t voters(const struct simnode *at)
     return n;
 }
 
+void admin_add(struct admin *a)
+{
+    struct sim *s = a->sim;
+    a->learner = s->node_count + 1;
+    s->nodes[s->node_count++] = simnode_new(s, a->learner, true);
+    s->nodes[s->node_count - 1]->no_restart = true;
+}
+
 /* The machine of a member that is being added starts once the cluster knows of it. */
 static void add(struct admin *a, struct simnode *at)
 {
     struct sim *s = a->sim;
-    if (!a->learner) {
-        a->learner = s->node_count + 1;
-        s->nodes[s->node_count++] = simnode_new(s, a->learner, true);
-        s->nodes[s->node_count - 1]->no_restart = true;
-    }
+    if (!a->learner)
+        admin_add(a);
     const struct replica_member *m = find_member(at, a->learner);
     struct simnode *n = sim_node(s, a->learner);
     if (!m) {
@@ -99,6 +104,7 @@ static void take_away(struct admin *a, struct simnode *at)
     }
     struct simnode *n = sim_node(s, a->leaving);
     a->removed++;
+    repair_removed(a, a->leaving);
     a->leaving = 0;
     if (!n->gone) /* it may never learn of it: its machine is switched off */
         simnode_remove(n);
@@ -110,11 +116,11 @@ static void decide(struct admin *a, struct simnode *at)
     if (s->calm || !simrng_chance(&a->rng, s->faults.administration))
         return;
     uint64_t draw = simrng_below(&a->rng, 100);
-    if (draw < 35 && s->node_count < SIM_MEMBERS_MAX && voters(at) < 7) {
+    if (draw < 35 && !repair_is_tight(s) && voters(at) < 7) {
         add(a, at);
     } else if (draw < 65 && voters(at) > 2) {
         uint64_t id = 1 + simrng_below(&a->rng, s->node_count);
-        a->leaving = find_member(at, id) ? id : 0;
+        a->leaving = find_member(at, id) && repair_may_remove(s, at, id) ? id : 0;
     } else {
         a->transfers++;
         TRACE1(&s->world, "n%llu is asked to hand over", at->id);
@@ -128,18 +134,20 @@ static void on_step(struct world *w, void *ctx, uint64_t x, uint64_t y)
     (void)x, (void)y;
     struct admin *a = ctx;
     struct simnode *at = leader(a->sim);
-    world_after(w, STEP_MS * MS + simrng_below(&a->rng, STEP_MS * MS), on_step, a, 0, 0);
+    uint64_t step = (a->sim->calm ? STEP_MS / 4 : STEP_MS) * MS;
+    world_after(w, step + simrng_below(&a->rng, step), on_step, a, 0, 0);
     const struct simnode *asked = sim_node(a->sim, a->node);
     if (a->waiting && asked && asked->boot == a->boot && asked->replica)
         return;
     a->waiting = false;
     if (!at || w->now < at->paused_until)
         return;
-    if (a->learner)
-        add(a, at);
-    else if (a->leaving)
+    bool repairs = !a->leaving && repair_step(a, at);
+    if (a->leaving)
         take_away(a, at);
-    else
+    else if (a->learner)
+        add(a, at);
+    else if (!repairs)
         decide(a, at);
 }
 
@@ -166,6 +174,6 @@ void admin_start(struct admin *a, struct sim *s)
     if (simrng_chance(&a->space_rng, 40))
         world_after(&s->world, 2 * SECOND, on_defragment, a, 0, 0);
     a->rng = world_rng(&s->world, 7);
-    if (s->faults.administration)
+    if (s->faults.administration || s->faults.repairs)
         world_after(&s->world, 2 * SECOND, on_step, a, 0, 0);
 }

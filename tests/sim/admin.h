@@ -14,9 +14,12 @@ struct admin {
     uint64_t leaving; /* a member that is to be removed, 0: none */
     uint64_t asked_at, node, boot;
     bool waiting;
+    uint64_t missing; /* lost voters that were removed and have no successor yet */
+    uint64_t space_step, alarms;
     uint64_t added, promoted, removed, transfers;
 };
 
 void admin_start(struct admin *a, struct sim *s);
+void admin_add(struct admin *a); /* begins to add a member */
 
 #endif

@@ -249,6 +249,13 @@ void check_node(struct simnode *n)
 
 /* ---- what it applies, change by change ---------------------------------------------------------- */
 
+static void compare(struct simnode *n, int64_t revision)
+{
+    enum errc code = model_compare(&n->sim->model, n->id, replica_store(n->replica), revision);
+    if (code == ERR_CORRUPT)
+        rot_found(n, "the store, reading all of it");
+}
+
 static bool on_events(void *ctx, struct watcher *watcher, const struct watch_event *events,
                       size_t count, int64_t revision)
 {
@@ -267,6 +274,10 @@ static void on_compacted(void *ctx, struct watcher *watcher, int64_t revision)
 {
     (void)watcher;
     struct simnode *n = ctx;
+    if (n->damaged) {
+        rot_found(n, "its history");
+        return;
+    }
     world_fail(&n->sim->world, "member %llu: the observer fell behind revision %lld", (ull)n->id,
                (long long)revision);
 }
@@ -293,7 +304,7 @@ void check_started(struct simnode *n)
         memset(n->terms_seen, 0, n->terms_cap * sizeof(*n->terms_seen));
     if (n->sim->steady)
         return;
-    model_compare(&n->sim->model, n->id, store, mvcc_revision(store));
+    compare(n, mvcc_revision(store));
     observe(n);
 }
 
@@ -313,7 +324,7 @@ void check_snapshot_installed(struct simnode *n)
         return;
     watch_cancel(n->observer);
     n->applied_checked = mvcc_applied_index(store);
-    model_compare(&n->sim->model, n->id, store, mvcc_revision(store));
+    compare(n, mvcc_revision(store));
     observe(n);
     faults_snapshot_installed(n);
 }
@@ -345,8 +356,8 @@ void check_equal(struct sim *s)
         int64_t compacted = mvcc_compact_revision(store);
         for (int64_t r = compacted > 1 ? compacted : 1; r <= s->model.last;
              r += 1 + (s->model.last - r) / 8)
-            model_compare(&s->model, n->id, store, r);
-        model_compare(&s->model, n->id, store, s->model.last);
+            compare(n, r);
+        compare(n, s->model.last);
         if (first &&
             (lessor_count(replica_lessor(n->replica)) !=
                  lessor_count(replica_lessor(first->replica)) ||

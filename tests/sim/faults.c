@@ -31,11 +31,13 @@ static void draw_network(struct faults *f)
 void faults_draw(struct faults *f, struct sim *s)
 {
     static const uint64_t mean_ms[FAULT_KINDS] = {
-        [FAULT_CRASH] = 6000,      [FAULT_CRASH_IO] = 4000,  [FAULT_BLACKOUT] = 15000,
-        [FAULT_PAUSE] = 5000,      [FAULT_PARTITION] = 6000, [FAULT_ISOLATE] = 5000,
-        [FAULT_BRIDGE] = 10000,    [FAULT_SLOW_LINK] = 5000, [FAULT_RESET] = 3000,
-        [FAULT_CLOCK] = 5000,      [FAULT_SLOW_DISK] = 8000, [FAULT_IO_ERROR] = 9000,
-        [FAULT_DISK_FULL] = 15000, [FAULT_DISK_HANG] = 9000,
+        [FAULT_CRASH] = 6000,     [FAULT_CRASH_IO] = 4000,   [FAULT_BLACKOUT] = 15000,
+        [FAULT_PAUSE] = 5000,     [FAULT_PARTITION] = 6000,  [FAULT_ISOLATE] = 5000,
+        [FAULT_BRIDGE] = 10000,   [FAULT_SLOW_LINK] = 5000,  [FAULT_RESET] = 3000,
+        [FAULT_CLOCK] = 5000,     [FAULT_SLOW_DISK] = 8000,  [FAULT_IO_ERROR] = 9000,
+        [FAULT_DISK_HANG] = 9000, [FAULT_DISK_FULL] = 15000, [FAULT_KILL] = 4000,
+        [FAULT_ATTRITION] = 8000, [FAULT_SWIZZLE] = 12000,   [FAULT_ROT] = 2500,
+        [FAULT_MISDIRECT] = 3000, [FAULT_WIPE] = 15000,
     };
     f->sim = s;
     f->rng = world_rng(&s->world, 6);
@@ -49,6 +51,9 @@ void faults_draw(struct faults *f, struct sim *s)
     f->slow_disk_factor = 10 + (unsigned)below(f, 1000);
     f->drift_permille = chance(f, 30) ? (unsigned)below(f, 50) : 0;
     f->tick_ms = NODE_TICK_MS;
+    f->quota_bytes = chance(f, 15) ? 36 * 1024 + below(f, 24 * 1024) : 0;
+    f->value_bytes = chance(f, 25) || f->quota_bytes ? 300 : chance(f, 20) ? 3000 : 0;
+    f->repairs = f->on[FAULT_ROT] || f->on[FAULT_MISDIRECT] || f->on[FAULT_WIPE] || f->quota_bytes;
     f->crash_in_start_percent = chance(f, 40) ? 20 : 0;
     f->snapshot_entries = chance(f, 60) ? 5 + below(f, 100) : 10000;
     f->checkpoint_pages = chance(f, 70) ? 10 + below(f, 60) : 500;
@@ -152,13 +157,50 @@ static void disk_full(struct faults *f, struct simnode *n)
 
 static void clock_jump(struct faults *f, struct simnode *n)
 {
-    int64_t by = (int64_t)below(f, 20 * SECOND) - (int64_t)(10 * SECOND);
+    uint64_t span = chance(f, 70) ? 10 * SECOND : 48 * 3600 * SECOND;
+    int64_t by = (int64_t)below(f, 2 * span) - (int64_t)span;
     TRACE2(&f->sim->world, "n%llu: the wall clock jumps by %lld ms", n->id, by / (int64_t)MS);
     n->wall_skew += by;
     if (f->drift_permille) {
         int64_t limit = (int64_t)f->drift_permille * 500; /* two clocks may drift apart */
         simnode_set_rate(n, (int64_t)below(f, (uint64_t)limit * 2) - limit);
     }
+}
+
+static struct simnode *harmed(struct sim *s)
+{
+    for (size_t i = 0; i < s->node_count; i++) {
+        if (s->nodes[i]->damaged && !s->nodes[i]->gone)
+            return s->nodes[i];
+    }
+    return NULL;
+}
+
+/* A disk is harmed while its member runs or while it is down. What has been harmed is read again soon, by a
+ * restart, or exchanged by somebody who watches the disks: then another one may be harmed. */
+static void harm(struct faults *f, enum fault_kind kind)
+{
+    struct sim *s = f->sim;
+    struct simnode *n = harmed(s);
+    if (n && chance(f, 50)) {
+        if (n->boot == n->harmed_in && n->replica)
+            simnode_crash(n, chance(f, f->power_percent));
+        else if (n->boot != n->harmed_in)
+            simnode_lose(n);
+        return;
+    }
+    n = s->nodes[below(f, s->node_count)];
+    if (!rot_may_harm(s, n))
+        return;
+    if (kind == FAULT_ROT && n->replica && chance(f, 50))
+        simnode_crash(n, chance(f, f->power_percent)); /* at rest: its start reads it */
+    n->harmed_in = n->boot;
+    if (kind == FAULT_ROT && !n->gone)
+        rot_strike(n, &f->rng);
+    else if (kind == FAULT_MISDIRECT && n->replica)
+        rot_misdirect(n, &f->rng);
+    else if (kind == FAULT_WIPE)
+        simnode_lose(n);
 }
 
 static void on_machine(struct faults *f, enum fault_kind kind)
@@ -172,6 +214,13 @@ static void on_machine(struct faults *f, enum fault_kind kind)
         break;
     case FAULT_CRASH_IO:
         simdisk_power_off_at(n->disk, 1 + below(f, 60));
+        break;
+    case FAULT_KILL:
+        n->die_at = 1 + below(f, 60);
+        break;
+    case FAULT_ATTRITION:
+        n->rest_ns = 3 * SECOND + below(f, 8 * SECOND);
+        simnode_crash(n, chance(f, f->power_percent));
         break;
     case FAULT_PAUSE:
         simnode_pause(n, 100 * MS + below(f, chance(f, 50) ? 2 * SECOND : 8 * SECOND));
@@ -245,6 +294,32 @@ static void isolate(struct faults *f)
             simnet_cut(&s->net, n->id, id, true);
         if (how != 1)
             simnet_cut(&s->net, id, n->id, true);
+    }
+}
+
+static void on_clog(struct world *w, void *ctx, uint64_t id, uint64_t clog)
+{
+    struct faults *f = ctx;
+    struct sim *s = f->sim;
+    if (s->calm)
+        return;
+    TRACE2(w, "n%llu is clogged: %llu", id, clog);
+    f->clogged = (f->clogged & ~(1ull << id)) | clog << id;
+    for (uint64_t other = 1; other <= s->node_count; other++) {
+        bool cut = (f->clogged >> id & 1) || (f->clogged >> other & 1);
+        simnet_cut(&s->net, id, other, cut);
+        simnet_cut(&s->net, other, id, cut);
+    }
+}
+
+static void swizzle(struct faults *f)
+{
+    struct sim *s = f->sim;
+    for (uint64_t id = 1; id <= s->node_count; id++) {
+        if (s->nodes[id - 1]->gone || !chance(f, 70))
+            continue;
+        world_after(&s->world, below(f, 2 * SECOND), on_clog, f, id, 1);
+        world_after(&s->world, 2 * SECOND + below(f, 3 * SECOND), on_clog, f, id, 0);
     }
 }
 
@@ -327,6 +402,14 @@ static void happen(struct world *w, void *ctx, uint64_t kind, uint64_t b)
     case FAULT_BLACKOUT:
         blackout(f);
         break;
+    case FAULT_SWIZZLE:
+        swizzle(f);
+        break;
+    case FAULT_ROT:
+    case FAULT_MISDIRECT:
+    case FAULT_WIPE:
+        harm(f, (enum fault_kind)kind);
+        break;
     case FAULT_PARTITION:
     case FAULT_ISOLATE:
     case FAULT_BRIDGE:
@@ -358,6 +441,8 @@ void faults_stop(struct faults *f)
         struct simnode *n = s->nodes[i];
         simdisk_power_off_at(n->disk, 0);
         simdisk_fail_at(n->disk, 0, 0, ERR_OK, false);
+        simdisk_misdirect_at(n->disk, 0);
+        n->die_at = 0;
         simdisk_set_capacity(n->disk, 0);
         n->reboots = false;
         n->slow_until = n->hung_until = 0;

@@ -23,6 +23,12 @@ enum fault_kind {
     FAULT_DISK_HANG,
     FAULT_IO_ERROR,
     FAULT_DISK_FULL,
+    FAULT_KILL,      /* in the middle of something, as when memory is short */
+    FAULT_ATTRITION, /* a crash with a long rest */
+    FAULT_SWIZZLE,   /* members are cut off one by one, and come back in another order */
+    FAULT_ROT,       /* of what a disk holds: rot.h */
+    FAULT_MISDIRECT, /* a write goes to another place of its file: rot.h */
+    FAULT_WIPE,      /* a disk is lost: repair.h */
     FAULT_KINDS,
 };
 
@@ -33,6 +39,8 @@ struct faults {
     uint64_t mean[FAULT_KINDS]; /* ns between two */
     uint64_t count[FAULT_KINDS];
     uint64_t partitions; /* so many have begun: an old one doesn't heal a newer one */
+    uint64_t clogged;    /* members, as bits, by FAULT_SWIZZLE */
+    bool repairs;        /* there may be something for repair.h */
 
     /* The network. */
     uint64_t delay_max, late_max; /* ns */
@@ -45,7 +53,8 @@ struct faults {
     unsigned chase_percent; /* of elections: the new leader is struck within its first moments */
     /* Configuration and load. */
     uint64_t snapshot_entries, tick_ms;
-    uint64_t quota_bytes; /* 0: the history is kept */
+    uint64_t quota_bytes; /* 0: the default, which is never reached */
+    size_t value_bytes;   /* of puts, 0: only the number */
     size_t segment_bytes, checkpoint_pages, client_count;
     uint64_t lease_checkpoint_ms;
     size_t append_bytes_max;

@@ -215,7 +215,7 @@ void model_observe(struct model *m, uint64_t node, int64_t revision, const struc
 
 /* ---- a whole store ------------------------------------------------------------------------------ */
 
-void model_compare(struct model *m, uint64_t node, struct mvcc *store, int64_t revision)
+enum errc model_compare(struct model *m, uint64_t node, struct mvcc *store, int64_t revision)
 {
     struct mvcc_query q = {
         .range = {.key = bytes_str("k"), .end = bytes_str("l")},
@@ -224,9 +224,9 @@ void model_compare(struct model *m, uint64_t node, struct mvcc *store, int64_t r
     struct mvcc_result r;
     struct error err = {0};
     enum errc code = mvcc_range(store, &q, &r, &err);
-    if (code == ERR_COMPACTED ||
-        code == ERR_IO) /* the disk may fail this read as it may any other */
-        return;
+    /* The disk may fail this read as it may any other. */
+    if (code == ERR_COMPACTED || code == ERR_IO || code == ERR_CORRUPT)
+        return code;
     if (code != ERR_OK)
         world_fail(m->world, "member %llu can't read revision %lld: %s %s", (ull)node,
                    (long long)revision, errc_text(code), err.message);
@@ -247,4 +247,5 @@ void model_compare(struct model *m, uint64_t node, struct mvcc *store, int64_t r
         world_fail(m->world, "member %llu has keys as of revision %lld that aren't there",
                    (ull)node, (long long)revision);
     mvcc_result_free(&r);
+    return ERR_OK;
 }

@@ -61,7 +61,8 @@ const struct modelkv *model_change_at(const struct model *m, uint32_t key, int64
 /* The changes of one revision. */
 const struct modelkv *model_changes(const struct model *m, int64_t revision, size_t *ret_count);
 
-/* Compares the whole store with the model, as of `revision`: what it holds of the keys, and how. */
-void model_compare(struct model *m, uint64_t node, struct mvcc *store, int64_t revision);
+/* Compares the whole store with the model, as of `revision`: what it holds of the keys, and how. Returns what
+ * the store says instead, if it can't be read: ERR_COMPACTED, ERR_IO or ERR_CORRUPT. */
+enum errc model_compare(struct model *m, uint64_t node, struct mvcc *store, int64_t revision);
 
 #endif

@@ -65,6 +65,7 @@ static void end(struct sim *s, struct sim_result *r)
     check_equal(s);
     watches_check_end(&s->watches);
     leases_check_end(&s->leases);
+    repair_check_end(&s->admin);
     r->undecided = clients_check_histories(&s->clients);
     for (size_t i = 0; i < s->node_count; i++)
         world_mix(&s->world, simdisk_trace(s->nodes[i]->disk));

@@ -5,6 +5,7 @@
  *     simnode.h   one member and its machine        simclient.h, simlease.h, simwatch.h   the load
  *     faults.h    what goes wrong                   admin.h   what an operator does
  *     scenario.h  what is made to go wrong
+ *     rot.h       disks that lie                    repair.h  what he does about it
  *
  * A run has two phases. In the first one faults happen: nothing false may be answered (safety). Then
  * they stop, and the cluster must become available and equal within a bounded time (liveness). */
@@ -15,6 +16,8 @@
 #include "tests/sim/check.h"
 #include "tests/sim/faults.h"
 #include "tests/sim/model.h"
+#include "tests/sim/repair.h"
+#include "tests/sim/rot.h"
 #include "tests/sim/scenario.h"
 #include "tests/sim/simclient.h"
 #include "tests/sim/simlease.h"

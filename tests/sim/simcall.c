@@ -85,6 +85,8 @@ static void serve_range(struct simcall *c, struct simnode *n)
         apply_range(replica_apply(n->replica), call_message_range(m), &arena, &response, &err);
     if (code == ERR_OK)
         call_take(&c->sim->model, &c->request, response, &c->answer);
+    else if (code == ERR_CORRUPT)
+        rot_found(n, "the store, reading");
     arena_free(&arena);
     call_message_free(m);
     send_answer(c, code);

@@ -24,6 +24,7 @@ enum simreq_kind {
     REQ_GRANT,
     REQ_REVOKE,
     REQ_KEEPALIVE,
+    REQ_DISARM, /* takes the NOSPACE alarm of member `lease` back */
 };
 
 struct simreq {

@@ -26,6 +26,7 @@ struct call_message {
     Etcdserverpb__CompactionRequest compaction;
     Etcdserverpb__LeaseGrantRequest grant;
     Etcdserverpb__LeaseRevokeRequest revoke;
+    Etcdserverpb__AlarmRequest alarm;
     char key[2][MODEL_KEY_BYTES + 1], values[3][24], expected[24];
     char *padded;
 };
@@ -169,6 +170,7 @@ static void init(struct call_message *m, const struct simreq *q)
     etcdserverpb__compaction_request__init(&m->compaction);
     etcdserverpb__lease_grant_request__init(&m->grant);
     etcdserverpb__lease_revoke_request__init(&m->revoke);
+    etcdserverpb__alarm_request__init(&m->alarm);
 }
 
 struct call_message *call_message_new(const struct simreq *q)
@@ -211,6 +213,13 @@ struct call_message *call_message_new(const struct simreq *q)
         m->revoke.id = q->lease;
         m->internal.request_case = REQUEST(LEASE_REVOKE);
         m->internal.lease_revoke = &m->revoke;
+        break;
+    case REQ_DISARM:
+        m->alarm.action = ETCDSERVERPB__ALARM_REQUEST__ALARM_ACTION__DEACTIVATE;
+        m->alarm.alarm = ETCDSERVERPB__ALARM_TYPE__NOSPACE;
+        m->alarm.memberid = (uint64_t)q->lease;
+        m->internal.request_case = REQUEST(ALARM);
+        m->internal.alarm = &m->alarm;
         break;
     case REQ_CAS:
     case REQ_NESTED:
@@ -300,6 +309,9 @@ void call_take(struct model *m, const struct simreq *q, const void *message, str
         break;
     case REQ_REVOKE:
         a->revision = ((const Etcdserverpb__LeaseRevokeResponse *)message)->header->revision;
+        break;
+    case REQ_DISARM:
+        a->revision = ((const Etcdserverpb__AlarmResponse *)message)->header->revision;
         break;
     case REQ_KEEPALIVE:
         break;

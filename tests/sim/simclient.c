@@ -162,6 +162,9 @@ static void draw(struct simclient *c)
     *q = (struct simreq){.kind = draw_kind(all), .value = clients_new_value(all)};
     q->key = (uint32_t)simrng_below(&all->rng, simrng_chance(&all->rng, 60) ? CLIENT_LINEAR_KEYS
                                                                             : CLIENT_KEYS);
+    if (q->kind == REQ_PUT &&
+        q->key >= CLIENT_LINEAR_KEYS) /* those are compared with as they are */
+        q->size = c->sim->faults.value_bytes;
     if (q->kind == REQ_GET || q->kind == REQ_RANGE) {
         q->serializable = simrng_chance(&all->rng, 20);
         q->revision = simrng_chance(&all->rng, 15) ? some_revision(all) : 0;

@@ -226,8 +226,12 @@ static enum errc sim_write(struct disk *disk, struct disk_file *f, uint64_t offs
         write_half(d, f->inode, offset, p, n);
         return rc;
     }
-    if (d->misdirect_at > 0 && --d->misdirect_at == 0)
+    if (d->misdirect_at > 0 && --d->misdirect_at == 0) {
+        free(d->astray_path);
+        d->astray_path = xstrdup(f->path);
+        d->astray_offset = offset;
         offset = astray(d, f->inode, offset, n);
+    }
     uint64_t end = offset + n;
     if (end > f->inode->file.size && !take_space(d, f->inode, end))
         return error_set(err, ERR_NO_SPACE, "write %s: no space left", f->path);
@@ -454,6 +458,7 @@ void simdisk_free(struct simdisk *d)
         return;
     assert(d->handles == 0);
     simdir_free(&d->dir);
+    free(d->astray_path);
     free(d);
 }
 

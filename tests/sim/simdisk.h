@@ -89,13 +89,22 @@ bool simdisk_has_failed(const struct simdisk *d); /* an ordered failure came to 
 /* What is over `bytes` of simdisk_used() fails with ERR_NO_SPACE; 0: no limit. */
 void simdisk_set_capacity(struct simdisk *d, uint64_t bytes);
 
-/* The nth write from now lands in another sector of the same file. */
+/* The nth write from now lands in another sector of the same file. n = 0 takes it back. */
 void simdisk_misdirect_at(struct simdisk *d, uint64_t n);
+/* Whether one did since simdisk_new(), and which: the last one's file (valid until the next one) and where
+ * it should have gone. */
+bool simdisk_astray(const struct simdisk *d, const char **ret_path, uint64_t *ret_offset);
 
 /* Flips one stored bit; nothing if the file has no synced byte there. ERR_NOT_FOUND. */
 enum errc simdisk_flip(struct simdisk *d, const char *path, uint64_t offset, unsigned bit);
 /* Flips one bit of a file drawn at random; false if there is none that has bytes. */
 bool simdisk_rot(struct simdisk *d, struct simrng *rng);
+
+enum simdisk_damage { SIMDISK_BITS, SIMDISK_ZEROS, SIMDISK_GARBAGE };
+/* Harms one sector of 512 bytes, of which all is synced and nothing newer waits: one to three bits, or all
+ * of it. False if there is no such sector, or if nothing changed. */
+bool simdisk_harm(struct simdisk *d, const char *path, uint64_t sector, enum simdisk_damage how,
+                  struct simrng *rng);
 
 /* Called before every call (its effect comes after): the simulator lets time pass here, for a slow
  * sync, or does something unexpected in between. NULL: none. */
@@ -106,5 +115,10 @@ void simdisk_set_hook(struct simdisk *d,
 
 /* The contents as reads see them, appended to *out. ERR_NOT_FOUND. */
 enum errc simdisk_contents(struct simdisk *d, const char *path, struct buf *out);
+/* The same of what is synced. */
+enum errc simdisk_durable(struct simdisk *d, const char *path, struct buf *out);
+/* All files, with the sizes that are synced. */
+void simdisk_each_file(struct simdisk *d,
+                       void (*each)(void *ctx, const char *path, uint64_t durable_size), void *ctx);
 
 #endif

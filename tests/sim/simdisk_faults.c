@@ -101,6 +101,22 @@ enum errc simdisk_flip(struct simdisk *d, const char *name, uint64_t offset, uns
     return ERR_OK;
 }
 
+bool simdisk_astray(const struct simdisk *d, const char **ret_path, uint64_t *ret_offset)
+{
+    *ret_path = d->astray_path;
+    *ret_offset = d->astray_offset;
+    return d->astray_path != NULL;
+}
+
+bool simdisk_harm(struct simdisk *d, const char *name, uint64_t sector, enum simdisk_damage how,
+                  struct simrng *rng)
+{
+    char *path = simdir_normal(name);
+    struct siminode *inode = simdir_find(&d->dir, path);
+    free(path);
+    return inode && !inode->is_dir && simfile_harm(&inode->file, sector, how, rng);
+}
+
 bool simdisk_rot(struct simdisk *d, struct simrng *rng)
 {
     size_t n = d->dir.live.count;
@@ -132,6 +148,27 @@ enum errc simdisk_contents(struct simdisk *d, const char *name, struct buf *out)
         return ERR_NOT_FOUND;
     buf_append(out, inode->file.live, (size_t)inode->file.size);
     return ERR_OK;
+}
+
+enum errc simdisk_durable(struct simdisk *d, const char *name, struct buf *out)
+{
+    char *path = simdir_normal(name);
+    struct siminode *inode = simdir_find(&d->dir, path);
+    free(path);
+    if (!inode || inode->is_dir)
+        return ERR_NOT_FOUND;
+    buf_append(out, inode->file.durable, (size_t)inode->file.durable_size);
+    return ERR_OK;
+}
+
+void simdisk_each_file(struct simdisk *d,
+                       void (*each)(void *ctx, const char *path, uint64_t durable_size), void *ctx)
+{
+    for (size_t i = 0; i < d->dir.live.count; i++) {
+        const struct simname *name = &d->dir.live.names[i];
+        if (!name->inode->is_dir)
+            each(ctx, name->path, name->inode->file.durable_size);
+    }
 }
 
 static uint64_t table_memory(const struct simtable *t, const struct simtable *other)

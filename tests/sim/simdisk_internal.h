@@ -20,6 +20,8 @@ struct simdisk {
     enum errc fail_code;
     bool fail_stays, has_failed;
     uint64_t misdirect_at; /* writes until one goes astray, 0: never */
+    char *astray_path;     /* NULL: none did */
+    uint64_t astray_offset;
     uint64_t capacity, used;
     void (*hook)(void *ctx, enum simdisk_op op, const char *path);
     void *hook_ctx;

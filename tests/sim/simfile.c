@@ -232,3 +232,22 @@ void simfile_flip(struct simfile *f, uint64_t offset, unsigned bit)
             d->older[i][offset % SIMFILE_SECTOR] ^= (uint8_t)(1u << bit);
     }
 }
+
+bool simfile_harm(struct simfile *f, uint64_t sector, int how, struct simrng *rng)
+{
+    uint64_t at = sector * SIMFILE_SECTOR, end = min64(f->size, f->durable_size);
+    if (at >= end || f->slot[sector] > 0)
+        return false;
+    size_t n = (size_t)min64(SIMFILE_SECTOR, end - at);
+    uint8_t harmed[SIMFILE_SECTOR];
+    memcpy(harmed, f->durable + at, n);
+    for (uint64_t i = how == 0 ? simrng_below(rng, 3) + 1 : 0; i > 0; i--)
+        harmed[simrng_below(rng, n)] ^= (uint8_t)(1u << simrng_below(rng, 8));
+    for (size_t i = 0; how > 0 && i < n; i++)
+        harmed[i] = how == 1 ? 0 : (uint8_t)simrng_next(rng);
+    if (memcmp(harmed, f->durable + at, n) == 0)
+        return false;
+    memcpy(f->durable + at, harmed, n);
+    memcpy(f->live + at, harmed, n);
+    return true;
+}

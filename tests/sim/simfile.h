@@ -44,5 +44,8 @@ void simfile_crash(struct simfile *f, struct simrng *rng);
 
 /* Changes a stored bit behind everybody's back. */
 void simfile_flip(struct simfile *f, uint64_t offset, unsigned bit);
+/* The same for a sector that is synced (the last one of the file may be in part): `how` 0 flips one to three
+ * bits, 1 makes it zeros, 2 fills it at random. False: it isn't, or nothing changed. */
+bool simfile_harm(struct simfile *f, uint64_t sector, int how, struct simrng *rng);
 
 #endif

@@ -13,6 +13,7 @@
 #define RESTART_MS_MAX 3000
 #define SCRUB_MS 10000 /* several passes in a run */
 #define HANG_LOOK (10 * MS)
+#define REMOVED_GRACE SECOND
 #define DATA_DIR "data"
 
 /* ---- clock and randomness ----------------------------------------------------------------------- */
@@ -83,8 +84,20 @@ static void on_turn(struct world *w, void *ctx, uint64_t a, uint64_t boot)
     simnode_settle(n);
 }
 
+/* The process may be killed in the middle of something, as by the kernel when memory is short: what it has
+ * written is in the page cache, what it has not sent is gone. */
+static void may_die(struct simnode *n)
+{
+    if (n->die_at == 0 || --n->die_at > 0 || !n->replica)
+        return;
+    TRACE1(&n->sim->world, "n%llu is killed in the middle of something", n->id);
+    n->killed = true;
+    simdisk_power_off(n->disk);
+}
+
 static void on_wake(void *ctx)
 {
+    may_die(ctx);
     simnode_wake(ctx);
 }
 
@@ -161,27 +174,44 @@ static void schedule_workers(struct simnode *n)
     }
 }
 
+/* As in daemon/server/drive.c: what it has still to say to the others must reach them. */
+static void on_grace_over(struct world *w, void *ctx, uint64_t a, uint64_t b)
+{
+    (void)w, (void)a, (void)b;
+    struct simnode *n = ctx;
+    if (!n->gone)
+        simnode_remove(n);
+}
+
 void simnode_settle(struct simnode *n)
 {
     if (!n->replica)
         return;
-    if (!n->fatal && !simdisk_is_off(n->disk)) {
+    if (!n->fatal && !n->refuses && !simdisk_is_off(n->disk)) {
         check_node(n);
         scenario_look(n);
         simnet_flush(n);
         schedule_workers(n);
-        if (n->removed)
-            simnode_remove(n);
+        if (n->removed && !n->leaves) {
+            n->leaves = true;
+            world_after(&n->sim->world, REMOVED_GRACE, on_grace_over, n, 0, 0);
+        }
         return;
     }
     struct sim *s = n->sim;
     if (n->fatal && !simdisk_is_off(n->disk)) {
         TRACE2(&s->world, "n%llu ends: error %llu", n->id, n->fatal_code);
-        if (n->fatal_code != ERR_IO && !n->damaged) /* a full disk is no reason to end */
+        if (n->fatal_code == ERR_CORRUPT)
+            rot_found(n, n->fatal_text);
+        else if (n->fatal_code != ERR_IO) /* a full disk is no reason to end */
             world_fail(&s->world, "member %llu ended: %s", (unsigned long long)n->id,
                        n->fatal_text);
     }
-    simnode_crash(n, n->reboots || simrng_chance(&n->rng, s->faults.power_percent));
+    if (n->refuses)
+        simnode_lose(n);
+    else
+        simnode_crash(n, !n->killed &&
+                             (n->reboots || simrng_chance(&n->rng, s->faults.power_percent)));
 }
 
 /* ---- what the replica says ---------------------------------------------------------------------- */
@@ -204,12 +234,14 @@ static void on_space(void *ctx, bool shortage, const char *text)
 static void on_removed(void *ctx)
 {
     ((struct simnode *)ctx)->removed = true;
+    may_die(ctx);
 }
 
 static void on_leader(void *ctx, uint64_t leader, uint64_t term, bool self)
 {
     struct simnode *n = ctx;
     TRACE4(&n->sim->world, "n%llu says: leader %llu term %llu%.0llu", n->id, leader, term, self);
+    may_die(n);
 }
 
 /* ---- life and death ----------------------------------------------------------------------------- */
@@ -252,7 +284,7 @@ static void fill_config(struct simnode *n, struct replica_config *c, struct repl
         .lease_checkpoint_ms = s->faults.lease_checkpoint_ms,
         .txn_ops_max = APPLY_TXN_OPS_MAX_DEFAULT,
         .quota_bytes = s->faults.quota_bytes,
-        .keep_history = s->faults.quota_bytes == 0,
+        .keep_history = !s->steady,
         .fatal = on_fatal,
         .leader_changed = on_leader,
         .removed = on_removed,
@@ -312,7 +344,9 @@ static void on_restart(struct world *w, void *ctx, uint64_t a, uint64_t boot)
 static void restart_later(struct simnode *n)
 {
     uint64_t ms = between(n, 50, n->sim->calm ? 300 : RESTART_MS_MAX);
-    world_after(&n->sim->world, ms * MS, on_restart, n, 0, n->boot);
+    uint64_t rest = n->sim->calm ? 0 : n->rest_ns;
+    n->rest_ns = 0;
+    world_after(&n->sim->world, ms * MS + rest, on_restart, n, 0, n->boot);
 }
 
 static void reset_machine(struct simnode *n, bool power)
@@ -327,6 +361,9 @@ static void reset_machine(struct simnode *n, bool power)
     n->log_due = n->store_due = n->turn_due = false;
     n->fatal = n->reboots = false;
     n->paused_until = n->hung_until = 0;
+    n->fatal = n->reboots = n->killed = false;
+    n->die_at = 0;
+    n->paused_until = 0;
     n->boot++;
 }
 
@@ -335,7 +372,17 @@ static bool failed_to_open(struct simnode *n, enum errc code, const struct error
     struct sim *s = n->sim;
     bool off = simdisk_is_off(n->disk);
     TRACE3(&s->world, "n%llu did not start: error %llu, power off %llu", n->id, code, off);
-    if (!off && code != ERR_IO && code != ERR_NO_SPACE && !n->damaged)
+    if (rot_is_loss(n)) { /* while it opened its log */
+        simnode_lose(n);
+        return false;
+    }
+    if (!off && code == ERR_CORRUPT) {
+        rot_found(n, err->message);
+        simnode_lose(n);
+        return false;
+    }
+    /* In quiet times a disk has no error left: what calls damage one can't be repaired. */
+    if (!off && ((code != ERR_IO && code != ERR_NO_SPACE) || (code == ERR_IO && s->calm)))
         world_fail(&s->world, "member %llu can't start: %s: %s", (unsigned long long)n->id,
                    errc_text(code), err->message);
     reset_machine(n, off ? simrng_chance(&n->rng, 50) : n->reboots);
@@ -371,6 +418,11 @@ void simnode_crash(struct simnode *n, bool power)
     struct sim *s = n->sim;
     TRACE4(&s->world, "n%llu crashes, power lost %llu (life %llu, disk call %llu)", n->id, power,
            n->boot, simdisk_calls(n->disk));
+    bool loss = !n->gone && rot_is_loss(n);
+    if (loss) {
+        TRACE1(&s->world, "n%llu: a log's write went astray, and nothing vouches for it", n->id);
+        n->gone = n->lost = true;
+    }
     simdisk_power_off(n->disk);
     if (n->replica) {
         check_stopped(n);
@@ -407,6 +459,14 @@ void simnode_remove(struct simnode *n)
     TRACE1(&n->sim->world, "n%llu was removed", n->id);
     n->gone = true;
     simnode_crash(n, false);
+}
+
+void simnode_lose(struct simnode *n)
+{
+    TRACE1(&n->sim->world, "n%llu: its disk is gone", n->id);
+    n->gone = n->lost = true;
+    n->refuses = false;
+    simnode_crash(n, true);
 }
 
 void simnode_pause(struct simnode *n, uint64_t ns)

@@ -46,11 +46,19 @@ struct simnode {
     struct replica *replica; /* NULL: down */
     uint64_t boot;           /* lives so far */
     uint64_t paused_until;
-    bool join; /* was added to a running cluster */
-    bool fatal, removed, gone;
-    bool no_restart; /* until somebody starts it */
-    bool reboots;    /* a failed sync: only a crash of the machine makes the disk honest again */
-    bool damaged;    /* its disk was harmed: it may refuse to go on */
+    bool join;                         /* was added to a running cluster */
+    bool fatal, removed, leaves, gone; /* leaves: removed, and about to end */
+    bool no_restart;                   /* until somebody starts it */
+    bool reboots;       /* a failed sync: only a crash of the machine makes the disk honest again */
+    bool damaged;       /* its disk was harmed: it may refuse to go on (rot.h) */
+    bool astray;        /* because a write is to go astray */
+    uint64_t harmed_in; /* this life, if it was */
+    bool refuses;       /* it has found the damage */
+    bool lost;          /* its disk is gone: a new member takes its place (repair.h) */
+    bool was_voter, replaced; /* repair.h */
+    uint64_t rest_ns;         /* it stays down so long after its next crash, 0: as drawn */
+    uint64_t die_at;          /* at so many calls of what its replica says, 0: not */
+    bool killed;              /* that came: the process is gone, the power stays */
     char fatal_text[512];
     uint64_t fatal_code;
 
@@ -76,6 +84,7 @@ void simnode_crash(struct simnode *n, bool power);
 /* Ends this life in order, as SIGTERM does; its watchers have been cancelled. It is started by the caller. */
 void simnode_stop(struct simnode *n);
 void simnode_remove(struct simnode *n); /* for good */
+void simnode_lose(struct simnode *n);   /* its disk is gone, it never comes back */
 void simnode_pause(struct simnode *n, uint64_t ns);
 void simnode_set_rate(struct simnode *n, int64_t ppm); /* of its monotonic clock */
 uint64_t simnode_mono(const struct simnode *n);

@@ -119,9 +119,10 @@ static void on_read(void *ctx, enum errc code, struct bytes chunk, bool last)
         struct simnode *n = sender(t);
         struct replica_snapshot *source = t->source;
         t->source = NULL;
+        if (code == ERR_CORRUPT && n)
+            rot_found(n, "the store, sending a snapshot");
         replica_snapshot_sent(source, false);
-        (void)n; /* whoever made the replica call this settles it */
-        return;
+        return; /* whoever made the replica call this settles it */
     }
     t->chunk.n = 0;
     buf_append(&t->chunk, chunk.p, chunk.n);
@@ -165,6 +166,9 @@ static void on_stored(void *ctx, enum errc code)
     }
     t->receiving = false;
     n->receiving = NULL;
+    if (code == ERR_CORRUPT && !sim_node(t->sim, t->from)->damaged && !n->damaged)
+        world_fail(&t->sim->world, "member %llu finds the snapshot of the intact %llu damaged",
+                   (unsigned long long)t->to, (unsigned long long)t->from);
     if (code != ERR_OK)
         replica_receive_snapshot_abort(n->replica);
     pass(t, t->to, t->from, code == ERR_OK ? arrive_ack : arrive_refusal);

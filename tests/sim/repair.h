@@ -1,0 +1,26 @@
+/* The operator when something is broken: a member whose disk is lost or damaged is removed, and a new one with an
+ * empty disk takes its place, as a learner first (what quorumd does by itself, and thesis 4.2.1 asks for); a
+ * cluster that is out of space is compacted, defragmented, and its alarm taken back. */
+#ifndef SIM_REPAIR_H
+#define SIM_REPAIR_H
+
+#include "tests/sim/world.h"
+
+struct sim;
+struct simnode;
+struct admin;
+
+/* One step with the leader `at`; false: all is well. */
+bool repair_step(struct admin *a, struct simnode *at);
+/* A member was removed: it is to be replaced. */
+void repair_removed(struct admin *a, uint64_t id);
+/* No further member may be harmed, or removed, now: the next majority isn't known, or there is no room
+ * for a new member. */
+bool repair_is_tight(struct sim *s);
+/* Is a majority of the voters that `at` knows whole without the member `id`? Of those of now: until they have
+ * learned that it was removed, it is counted, and it may be switched off by then. */
+bool repair_may_remove(struct sim *s, const struct simnode *at, uint64_t id);
+/* At the end: every lost member has its successor, and no alarm is on. */
+void repair_check_end(struct admin *a);
+
+#endif
