@@ -71,6 +71,9 @@ static void check_leader(struct simnode *n, const struct raft *r)
         for (size_t i = c->reign_count; i > 0; i--) {
             if (c->reigns[i - 1].term == r->term) {
                 c->reigns[i - 1].to = n->sim->world.now;
+                if (!c->reigns[i - 1].is_ready)
+                    c->reigns[i - 1].ready = n->sim->world.now;
+                c->reigns[i - 1].is_ready |= raft_own_term_committed(r);
                 return;
             }
         }
@@ -83,7 +86,7 @@ static void check_leader(struct simnode *n, const struct raft *r)
     TRACE2(&n->sim->world, "n%llu leads term %llu", n->id, r->term);
     uint64_t now = n->sim->world.now;
     c->reigns = grow(c->reigns, &c->reign_cap, c->reign_count, sizeof(*c->reigns));
-    c->reigns[c->reign_count++] = (struct reign){n->id, r->term, now, now};
+    c->reigns[c->reign_count++] = (struct reign){n->id, r->term, now, now, now, false};
     check_completeness(n, r);
     faults_new_leader(n);
 }

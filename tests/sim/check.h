@@ -26,6 +26,8 @@ struct known_entry { /* an entry seen in some log */
 
 struct reign {                   /* of a leader, in the order of their begins */
     uint64_t id, term, from, to; /* to: when it was last seen leading */
+    uint64_t ready;              /* when it had committed an entry of its term; till then as `to` */
+    bool is_ready;
 };
 
 struct check {
