@@ -227,7 +227,7 @@ static uint64_t surely_spent(const struct leases *l, const struct lease *lease)
     uint64_t spent = 0, interval = l->sim->faults.lease_checkpoint_ms * MS;
     for (size_t i = 0; i < c->reign_count; i++) {
         const struct reign *r = &c->reigns[i];
-        uint64_t from = r->ready > lease->abandoned_at ? r->from : lease->abandoned_at, to = r->to;
+        uint64_t from = r->ready > lease->abandoned_at ? r->ready : lease->abandoned_at, to = r->to;
         bool last = true;
         for (size_t k = 0; k < c->reign_count; k++) {
             if (c->reigns[k].term > r->term) {
