@@ -85,9 +85,9 @@ static void ask(struct admin *a, struct simnode *at, const struct simreq *q)
     call_send(a->sim, at->id, q, on_answer, a, a->space_step);
 }
 
-static void on_alarm(void *ctx, uint64_t member, int alarm)
+static void on_alarm(void *ctx, uint64_t member, int alarm, unsigned causes)
 {
-    (void)alarm;
+    (void)alarm, (void)causes;
     *(uint64_t *)ctx = member;
 }
 

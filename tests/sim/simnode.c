@@ -359,11 +359,9 @@ static void reset_machine(struct simnode *n, bool power)
         simdisk_kill_process(n->disk);
     simvfs_crash(n->vfs);
     n->log_due = n->store_due = n->turn_due = false;
-    n->fatal = n->reboots = false;
-    n->paused_until = n->hung_until = 0;
     n->fatal = n->reboots = n->killed = false;
     n->die_at = 0;
-    n->paused_until = 0;
+    n->paused_until = n->hung_until = 0;
     n->boot++;
 }
 
