@@ -34,7 +34,9 @@
 #include "lib/base/disk.h"
 #include "lib/base/worker.h"
 
-#define WAL_SEGMENT_BYTES_DEFAULT (64u * 1024 * 1024)
+/* Two of them are all that a new log takes, so that a small disk has room for one; a longer request gets a
+ * segment of its own size. */
+#define WAL_SEGMENT_BYTES_DEFAULT (16u * 1024 * 1024)
 /* One group commit takes no further append beyond this: at 100 MB/s a disk needs 80 ms for it, less
  * than a heartbeat interval. */
 #define WAL_GROUP_BYTES_MAX (8u * 1024 * 1024)

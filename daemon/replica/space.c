@@ -5,8 +5,8 @@
  *
  * The marks. What still arrives between two looks is written to the log's preallocated segment first and then
  * by the store, whose reserve holds two batches: the low mark is twice that reserve, 32 MiB as configured, so
- * that refusing begins with the reserve untouched. The high one is twice the low one, so that the reserve and
- * some load fit in between and the alarm doesn't come and go.
+ * that refusing begins with the reserve untouched. The high one is a reserve above the low one, so that the
+ * reserve can be made again and the alarm doesn't come and go.
  *
  * The alarm's row says that it is for the disk: one raised by the quota, or by an operator, stays for the
  * operator, as etcd's. */
@@ -24,7 +24,7 @@ static uint64_t low_mark(const struct replica *r)
 
 static uint64_t high_mark(const struct replica *r)
 {
-    return 2 * low_mark(r);
+    return low_mark(r) + mvcc_reserve_bytes(r->store);
 }
 
 void space_tell(struct replica *r, bool shortage, const char *text)
@@ -98,7 +98,7 @@ void space_quota_reached(struct replica *r)
         "the store is at its quota, %" PRIu64 " of %" PRIu64
         " bytes (--quota-backend-bytes): writes that "
         "add data are refused (NOSPACE). Delete keys, compact the history, defragment, then disarm "
-        "the alarm (quorumctl alarm disarm); or start with a higher quota",
+        "the alarm (etcdctl alarm disarm); or start with a higher quota",
         mvcc_size_in_use(r->store) + mvcc_backlog_bytes(r->store), duties_quota(r));
     space_tell(r, true, text);
     propose_alarm(r, true, ALARM_CAUSE_QUOTA);

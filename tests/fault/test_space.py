@@ -125,7 +125,7 @@ class Space(TestCase):
         wait_for(lambda: node.ctl("put", "/after", "1", check=False).returncode == 0, "writes")
 
     def test_no_room_for_a_new_member(self):
-        folder = self.tmpfs("small", 40)
+        folder = self.tmpfs("small", 12)
         cluster = Cluster(os.path.join(self.folder, "logs"), 1)
         node = cluster.nodes[0]
         node.data_dir = os.path.join(folder, "m1")
