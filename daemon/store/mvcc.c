@@ -64,13 +64,16 @@ static enum errc check_exists(struct mvcc *m, struct error *err)
 /* A store becomes one when store.current names it, which is after everything in it is durable, and only
  * then anything is applied to it. So what is there without the mark and can't be opened is what a crash
  * left of a first start: it goes. (If it was the mark that got lost, the log replays all, or says that
- * it can't.) */
+ * it can't.) The header is looked at first: beside a WAL file SQLite also opens a database whose switch to
+ * WAL mode a power failure undid, and would never make up for it. */
 static enum errc open_writer(struct mvcc *m, const char *path, bool marked, struct error *err)
 {
-    enum errc code = marked ? db_check_header(m->disk, path, err) : ERR_OK;
-    if (code == ERR_OK)
-        code = db_open(path, m->vfs, marked ? DB_WRITE : DB_CREATE, &m->writer, err);
-    if (code != ERR_CORRUPT || marked)
+    enum errc code = db_check_header(m->disk, path, err);
+    if (marked)
+        return code == ERR_OK ? db_open(path, m->vfs, DB_WRITE, &m->writer, err) : code;
+    if (code == ERR_OK || code == ERR_NOT_FOUND)
+        code = db_open(path, m->vfs, DB_CREATE, &m->writer, err);
+    if (code != ERR_CORRUPT)
         return code;
     code = files_clean(m->disk, m->dir, NULL, err);
     return code == ERR_OK ? db_open(path, m->vfs, DB_CREATE, &m->writer, err) : code;
