@@ -7,10 +7,12 @@
  * meanwhile (compaction, rewriting): at the end they must be the state row's. All of it is on the worker, so
  * nothing changes during a slice. */
 #include <assert.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "daemon/store/internal.h"
 
+#define READ_BYTES 4096
 #define SCRUB_ROWS 1000 /* a slice: about a millisecond of the worker if the file is in memory */
 #define SCRUB_BYTES (512u * 1024)
 /* SQLite's own check of its pages can't be cut into slices; 64 MiB take it some 100 ms of the worker, for
@@ -57,7 +59,30 @@ static enum errc read_rows(struct db *db, struct db_scrub *at, bool *ret_end, st
     return code;
 }
 
-static enum errc check_structure(struct db *db, struct error *err)
+/* Whether every byte of the database and its WAL can be read. */
+static bool is_readable(struct db *db)
+{
+    static const int files[] = {SQLITE_FCNTL_FILE_POINTER, SQLITE_FCNTL_JOURNAL_POINTER};
+    char page[READ_BYTES];
+    for (size_t i = 0; i < ARRAY_LEN(files); i++) {
+        sqlite3_file *f = NULL;
+        sqlite3_int64 size = 0;
+        if (sqlite3_file_control(db->handle, "main", files[i], &f) || !f || !f->pMethods)
+            continue;
+        if (f->pMethods->xFileSize(f, &size))
+            return false;
+        for (sqlite3_int64 at = 0; at < size; at += READ_BYTES) {
+            int n = size - at < READ_BYTES ? (int)(size - at) : READ_BYTES;
+            int rc = f->pMethods->xRead(f, page, n, at);
+            if (rc && rc != SQLITE_IOERR_SHORT_READ)
+                return false;
+        }
+    }
+    return true;
+}
+
+/* *ret_complaint: what quick_check finds wrong first, "" for nothing. */
+static enum errc ask_structure(struct db *db, char ret_complaint[256], struct error *err)
 {
     sqlite3_stmt *s;
     if (sqlite3_prepare_v2(db->handle, "PRAGMA quick_check(1)", -1, &s, NULL) != SQLITE_OK)
@@ -68,10 +93,24 @@ static enum errc check_structure(struct db *db, struct error *err)
         text = (const char *)sqlite3_column_text(s, 0);
     if (!text)
         code = db_error(db, "check the structure", err);
-    else if (strcmp(text, "ok") != 0)
-        code = db_corrupt(db, err, "%.200s", text);
+    else
+        snprintf(ret_complaint, 256, "%s", strcmp(text, "ok") == 0 ? "" : text);
     sqlite3_finalize(s);
     return code;
+}
+
+/* quick_check complains of a page that the disk failed to read as of a wrong one. So a complaint is taken for
+ * damage only if all can be read, and it comes again. */
+static enum errc check_structure(struct db *db, struct error *err)
+{
+    char complaint[256];
+    enum errc code = ask_structure(db, complaint, err);
+    if (code != ERR_OK || !*complaint)
+        return code;
+    if (!is_readable(db))
+        return error_set(err, ERR_IO, "%s: the disk can't read all of it", db->path);
+    code = ask_structure(db, complaint, err);
+    return code == ERR_OK && *complaint ? db_corrupt(db, err, "%.200s", complaint) : code;
 }
 
 static enum errc end_pass(struct db *db, const struct db *writer, struct error *err)

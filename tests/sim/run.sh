@@ -31,7 +31,7 @@ seeds() { # NAME PROGRAM ARGUMENTS...
     rm -f "$out"
 }
 
-seeds fixed-seeds build/tests/sim/sim --seed 1 --seeds "${SIM_SEEDS:-250}"
+seeds fixed-seeds build/tests/sim/sim --seed 1 --seeds "${SIM_SEEDS:-2000}"
 # Three simulated hours of steady load: nothing may grow. tests/sim/steady.h
 seeds steady-hours build/tests/sim/sim --steady --hours "${SIM_HOURS:-3}" --seed 1
 if [ -x build-asan/tests/sim/sim ]; then

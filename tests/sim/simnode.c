@@ -282,6 +282,7 @@ static void fill_config(struct simnode *n, struct replica_config *c, struct repl
         .store_checkpoint_pages = s->faults.checkpoint_pages,
         .store_reserve_bytes = NODE_RESERVE_BYTES,
         .lease_checkpoint_ms = s->faults.lease_checkpoint_ms,
+        .scrub_ms = SCRUB_MS,
         .txn_ops_max = APPLY_TXN_OPS_MAX_DEFAULT,
         .quota_bytes = s->faults.quota_bytes,
         .keep_history = !s->steady,
