@@ -324,7 +324,7 @@ static enum errc judge_tail(struct scan *s, const struct found *f)
         if (!wal_batch_decode(s->data.p + at, &b, &chain) || b.seq != f->head.seq ||
             b.nonce != f->head.nonce || b.offset != at)
             continue;
-        if (b.synced > s->end)
+        if (b.synced > s->end && !MUTANT(corrupt_log_cut_as_torn)) /* NuRaft#185 */
             return corrupt(s, f->segment.seq, s->end,
                            "damage to a batch that had been written and synced");
         uint64_t end = at + wal_round_up((uint64_t)WAL_BATCH_HEADER + b.length);

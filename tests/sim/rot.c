@@ -14,19 +14,20 @@ typedef unsigned long long ull;
 
 /* ---- who may be harmed -------------------------------------------------------------------------- */
 
-/* The newest membership that anybody has applied. */
+/* Who runs and has the newest membership that anybody has applied; NULL if those who do are down. */
 static const struct simnode *newest(struct sim *s)
 {
     const struct simnode *best = NULL;
-    uint64_t applied = 0;
+    uint64_t applied = 0, ever = 0;
     for (size_t i = 0; i < s->node_count; i++) {
         const struct simnode *n = s->nodes[i];
         if (n->replica && mvcc_applied_index(replica_store(n->replica)) >= applied) {
             best = n;
             applied = mvcc_applied_index(replica_store(n->replica));
         }
+        ever = n->applied_checked > ever ? n->applied_checked : ever;
     }
-    return best;
+    return applied >= ever ? best : NULL;
 }
 
 bool rot_may_harm(struct sim *s, const struct simnode *n)
