@@ -97,7 +97,8 @@ static int rescue(const struct config *c)
     struct error err = {0};
     bool lost = false;
     enum errc e = server_rescue(&c->server, c->rescue_dir, &report, &lost, &err);
-    fwrite(report.p, 1, report.n, stdout);
+    if (report.n > 0)
+        fwrite(report.p, 1, report.n, stdout);
     buf_free(&report);
     if (e) {
         fprintf(stderr, "quorumd: %s\n", err.message);

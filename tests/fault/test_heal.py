@@ -86,6 +86,7 @@ class Heal(HealCase):
 
     def wiped(self, choose):
         cluster = self.cluster(3)
+        self.whole(cluster)
         before = self.ids(cluster)
         load = self.load(cluster, clients=3)
         victim = choose(cluster)
@@ -109,6 +110,7 @@ class Heal(HealCase):
     def test_wiped_while_no_quorum(self):
         """Two of three are away, one of them for good data: nothing is decided on what the wiped one forgot."""
         cluster = self.cluster(3)
+        self.whole(cluster)
         a, b, c = cluster.nodes
         self.written(a)
         before = self.ids(cluster)
@@ -195,6 +197,7 @@ class Heal(HealCase):
     def test_two_wiped_of_five(self):
         """One learner at a time: the second one waits for the first one's promotion."""
         cluster = self.cluster(5)
+        self.whole(cluster)  # who has not published itself yet would count as a first start
         load = self.load(cluster, clients=2)
         for victim in cluster.nodes[:2]:
             victim.kill()
