@@ -261,13 +261,17 @@ class Mount:
         return os.path.join(self.point, *parts)
 
     def stop(self, check=True):
-        subprocess.run(["fusermount3", "-u", self.point], capture_output=True, check=False)
+        def unmounted():
+            """While it repeats remote changes the mount itself is busy for moments (README)."""
+            return not self.process.running() or not os.path.ismount(self.point) or subprocess.run(
+                ["fusermount3", "-u", self.point], capture_output=True, check=False).returncode == 0
         try:
+            wait_for(unmounted, f"{self.point} to be unmounted", 20)
             code = self.process.wait(20)
-        except subprocess.TimeoutExpired:
+        except (AssertionError, subprocess.TimeoutExpired):
             subprocess.run(["fusermount3", "-u", "-z", self.point], capture_output=True, check=False)
             self.process.kill()
-            code = -1
+            code = "none: it had to be killed"
         if check and code != 0:
             raise AssertionError(f"quorumfs exit {code}\n{self.process.log_tail(60)}")
         return code
