@@ -23,7 +23,7 @@ ninja -C $build tests/sim/sim >/dev/null || exit 1
 # What needs thousands of something, or a history of a few steps in their exact order.
 unit_of() {
     case "$1" in
-    corrupt-log-cut-as-torn) echo test_wal_recovery ;;
+    corrupt-log-cut-as-torn) echo test_wal_damage ;;
     corrupt-row-served) echo test_mvcc_corrupt ;;
     second-snapshot-replaces-first) echo test_replica ;;
     expiry-unbounded) echo test_replica_lease ;;

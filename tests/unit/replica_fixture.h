@@ -551,4 +551,26 @@ static void assert_all_equal(void)
     }
 }
 
+/* A test's set-up and end. */
+static inline int open_one(void **state)
+{
+    (void)state;
+    cluster_open(1);
+    return 0;
+}
+
+static inline int open_three(void **state)
+{
+    (void)state;
+    cluster_open(3);
+    return 0;
+}
+
+static inline int close_all(void **state)
+{
+    (void)state;
+    cluster_close();
+    return 0;
+}
+
 #endif

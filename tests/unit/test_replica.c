@@ -8,27 +8,6 @@
 
 #include "tests/unit/replica_fixture.h"
 
-static int open_one(void **state)
-{
-    (void)state;
-    cluster_open(1);
-    return 0;
-}
-
-static int open_three(void **state)
-{
-    (void)state;
-    cluster_open(3);
-    return 0;
-}
-
-static int close_all(void **state)
-{
-    (void)state;
-    cluster_close();
-    return 0;
-}
-
 static void one_node_writes_and_reads(void **state)
 {
     (void)state;

@@ -9,20 +9,6 @@
 
 #include "tests/unit/replica_fixture.h"
 
-static int open_three(void **state)
-{
-    (void)state;
-    cluster_open(3);
-    return 0;
-}
-
-static int close_all(void **state)
-{
-    (void)state;
-    cluster_close();
-    return 0;
-}
-
 static struct node *other_leader(const struct node *than)
 {
     struct node *n = leader_node();

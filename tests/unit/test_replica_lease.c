@@ -8,20 +8,6 @@
 
 #include "tests/unit/replica_fixture.h"
 
-static int open_one(void **state)
-{
-    (void)state;
-    cluster_open(1);
-    return 0;
-}
-
-static int open_three(void **state)
-{
-    (void)state;
-    cluster_open(3);
-    return 0;
-}
-
 static int open_checkpointing(void **state)
 {
     (void)state;
@@ -31,13 +17,6 @@ static int open_checkpointing(void **state)
         node_crash(&cl.nodes[i]);
         node_start(&cl.nodes[i]);
     }
-    return 0;
-}
-
-static int close_all(void **state)
-{
-    (void)state;
-    cluster_close();
     return 0;
 }
 

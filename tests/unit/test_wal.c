@@ -1,5 +1,5 @@
 /* The write-ahead log on a real disk: what is appended is there after opening again, in every order of
- * appends, cuts, resets and segments. Crashes and failures are in test_wal_recovery.c. */
+ * appends, cuts, resets and segments. Crashes and failures are in test_wal_recovery.c, damage in test_wal_damage.c. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
