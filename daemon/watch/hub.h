@@ -58,7 +58,7 @@ struct watch_event *hub_events(struct watch_hub *h, size_t count); /* room for s
 bool watcher_wants(const struct watcher *w, const struct mvcc_kv *kv);
 void watcher_join(struct watcher *w); /* becomes a synced one; it must be in no list */
 /* Delivers and notes how far the watcher is; false if it was cancelled inside the callback. Sets
- * *ret_paused when the consumer wants no more for now. */
+ * *ret_paused when the consumer takes no more until it is resumed. */
 bool watcher_deliver(struct watcher *w, const struct watch_event *events, size_t count,
                      int64_t revision, bool *ret_paused);
 

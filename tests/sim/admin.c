@@ -45,7 +45,7 @@ static void change(struct admin *a, struct simnode *at, enum raft_conf_change_ty
     simnode_settle(at);
 }
 
-static const struct replica_member *find_member(const struct simnode *at, uint64_t id)
+const struct replica_member *admin_member(const struct simnode *at, uint64_t id)
 {
     size_t count;
     const struct replica_member *all = replica_members(at->replica, &count);
@@ -79,7 +79,7 @@ static void add(struct admin *a, struct simnode *at)
     struct sim *s = a->sim;
     if (!a->learner)
         admin_add(a);
-    const struct replica_member *m = find_member(at, a->learner);
+    const struct replica_member *m = admin_member(at, a->learner);
     struct simnode *n = sim_node(s, a->learner);
     if (!m) {
         change(a, at, RAFT_CONF_ADD_LEARNER, a->learner);
@@ -98,7 +98,7 @@ static void add(struct admin *a, struct simnode *at)
 static void take_away(struct admin *a, struct simnode *at)
 {
     struct sim *s = a->sim;
-    if (find_member(at, a->leaving)) {
+    if (admin_member(at, a->leaving)) {
         change(a, at, RAFT_CONF_REMOVE, a->leaving);
         return;
     }
@@ -120,7 +120,7 @@ static void decide(struct admin *a, struct simnode *at)
         add(a, at);
     } else if (draw < 65 && voters(at) > 2) {
         uint64_t id = 1 + simrng_below(&a->rng, s->node_count);
-        a->leaving = find_member(at, id) && repair_may_remove(s, at, id) ? id : 0;
+        a->leaving = admin_member(at, id) && repair_may_remove(s, at, id) ? id : 0;
     } else {
         a->transfers++;
         TRACE1(&s->world, "n%llu is asked to hand over", at->id);

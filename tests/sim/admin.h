@@ -5,7 +5,9 @@
 
 #include "tests/sim/world.h"
 
+struct replica_member;
 struct sim;
+struct simnode;
 
 struct admin {
     struct sim *sim;
@@ -21,5 +23,7 @@ struct admin {
 
 void admin_start(struct admin *a, struct sim *s);
 void admin_add(struct admin *a); /* begins to add a member */
+/* As `at` knows the membership; NULL: not in it. */
+const struct replica_member *admin_member(const struct simnode *at, uint64_t id);
 
 #endif

@@ -83,16 +83,8 @@ static struct simnode *pick(struct faults *f)
 
 static struct simnode *pick_leader(struct faults *f)
 {
-    struct sim *s = f->sim;
-    for (size_t i = 0; i < s->node_count; i++) {
-        struct raft_status status;
-        if (!s->nodes[i]->replica)
-            continue;
-        replica_status(s->nodes[i]->replica, &status);
-        if (status.role == RAFT_LEADER)
-            return s->nodes[i];
-    }
-    return pick(f);
+    struct simnode *leader = sim_leader(f->sim);
+    return leader ? leader : pick(f);
 }
 
 static struct simnode *victim(struct faults *f)

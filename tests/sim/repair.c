@@ -7,17 +7,6 @@ typedef unsigned long long ull;
 /* Members that may still be lost when no further one is added for other reasons. */
 #define SPARE_MEMBERS 6
 
-static const struct replica_member *member_of(const struct simnode *at, uint64_t id)
-{
-    size_t count;
-    const struct replica_member *all = replica_members(at->replica, &count);
-    for (size_t i = 0; i < count; i++) {
-        if (all[i].id == id)
-            return &all[i];
-    }
-    return NULL;
-}
-
 bool repair_is_tight(struct sim *s)
 {
     const struct simnode *leaving = sim_node(s, s->admin.leaving);
@@ -54,7 +43,7 @@ static bool replace_lost(struct admin *a, const struct simnode *at)
     struct sim *s = a->sim;
     for (size_t i = 0; i < s->node_count; i++) {
         struct simnode *n = s->nodes[i];
-        const struct replica_member *m = n->lost ? member_of(at, n->id) : NULL;
+        const struct replica_member *m = n->lost ? admin_member(at, n->id) : NULL;
         if (!m)
             continue;
         if (a->learner == n->id) {
@@ -143,7 +132,7 @@ void repair_check_end(struct admin *a)
             world_fail(&s->world, "at the end the cluster is out of space on member %llu",
                        (ull)n->id);
         for (size_t k = 0; k < s->node_count; k++) {
-            if (s->nodes[k]->lost && member_of(n, s->nodes[k]->id))
+            if (s->nodes[k]->lost && admin_member(n, s->nodes[k]->id))
                 world_fail(&s->world, "at the end the lost member %llu is still in the cluster",
                            (ull)s->nodes[k]->id);
         }

@@ -89,6 +89,19 @@ static void settle(struct sim *s)
     }
 }
 
+struct simnode *sim_leader(struct sim *s)
+{
+    for (size_t i = 0; i < s->node_count; i++) {
+        struct raft_status status;
+        if (!s->nodes[i]->replica)
+            continue;
+        replica_status(s->nodes[i]->replica, &status);
+        if (status.role == RAFT_LEADER)
+            return s->nodes[i];
+    }
+    return NULL;
+}
+
 void sim_run(const struct sim_options *o, struct sim_result *ret_result, struct world **ret_world)
 {
     struct sim *s = xcalloc(1, sizeof(*s));

@@ -53,6 +53,9 @@ static inline struct simnode *sim_node(struct sim *s, uint64_t id)
     return id > 0 && id <= s->node_count ? s->nodes[id - 1] : NULL;
 }
 
+/* The first member that says so; NULL: none. */
+struct simnode *sim_leader(struct sim *s);
+
 struct sim_options {
     uint64_t seed, seconds;      /* simulated, of both phases together */
     size_t nodes;                /* 0: the seed draws it */

@@ -170,7 +170,7 @@ static void on_look(struct world *w, void *ctx, uint64_t n, uint64_t b)
 static void on_transfer(struct world *w, void *ctx, uint64_t a, uint64_t b)
 {
     struct run *r = ctx;
-    struct simnode *n = steady_leader(r->t.sim);
+    struct simnode *n = sim_leader(r->t.sim);
     if (n) {
         replica_transfer_leader(n->replica, 0);
         simnode_settle(n);
@@ -203,7 +203,7 @@ static void on_restart(struct world *w, void *ctx, uint64_t number, uint64_t b)
     struct simnode *n = r->t.sim->nodes[number % r->t.sim->node_count];
     if (r->t.sim->load_over)
         return;
-    if (n == steady_leader(r->t.sim)) {
+    if (n == sim_leader(r->t.sim)) {
         replica_transfer_leader(n->replica, 0);
         simnode_settle(n);
     }

@@ -68,7 +68,6 @@ struct steady {
 void steady_load_start(struct steady *t);
 /* The member is about to stop: its watchers go on elsewhere. */
 void steady_leave(struct steady *t, uint64_t node);
-struct simnode *steady_leader(struct sim *s); /* NULL: none */
 
 /* Runs it and prints the table. ERANGE: something grew; EINVAL: below 3 hours there is not enough after the
  * warm-up. Ends the process if a request fails. */

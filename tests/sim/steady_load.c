@@ -21,19 +21,6 @@ static uint64_t some_node(struct steady *t)
     }
 }
 
-struct simnode *steady_leader(struct sim *s)
-{
-    for (size_t i = 0; i < s->node_count; i++) {
-        struct raft_status status;
-        if (!s->nodes[i]->replica)
-            continue;
-        replica_status(s->nodes[i]->replica, &status);
-        if (status.role == RAFT_LEADER)
-            return s->nodes[i];
-    }
-    return NULL;
-}
-
 /* ---- clients ------------------------------------------------------------------------------------ */
 
 static void on_client(struct world *w, void *ctx, uint64_t token, uint64_t again);
