@@ -6,6 +6,7 @@ limit, never for a time. A failing test finds the logs of its processes in its o
 import contextlib
 import json
 import os
+import random
 import shutil
 import signal
 import socket
@@ -26,8 +27,12 @@ def scaled(count, sanitized_count):
     return sanitized_count if SANITIZED else count
 
 
+class Ended(AssertionError):
+    """A process that a test waits for has ended: no use in waiting any longer."""
+
+
 def wait_for(condition, what, limit_s=PATIENCE_S):
-    """Waits until condition() is true and returns its value; an exception in it counts as false."""
+    """Waits until condition() is true and returns its value; an exception in it counts as false, except Ended."""
     end = time.monotonic() + limit_s
     last = None
     while time.monotonic() < end:
@@ -36,29 +41,43 @@ def wait_for(condition, what, limit_s=PATIENCE_S):
             if value:
                 return value
             last = value
+        except Ended:
+            raise
         except Exception as error:  # noqa: BLE001 -- reported below if it never gets better
             last = error
         time.sleep(0.02)
     raise AssertionError(f"waited {limit_s:.0f} s for {what}; last: {last!r}")
 
 
-_PORTS_GIVEN = set()
+_PORTS_GIVEN = {}
 
 
 def free_port():
-    """A port nobody listens on, from below the ephemeral range so that no client takes it meanwhile."""
-    import random
+    """A port nobody listens on, from below the ephemeral range so that no client takes it meanwhile. It is this
+    process's as long as it lives, also while nobody listens on it: a socket of that name says so to the tests that
+    run beside this one."""
     while True:
         port = random.randint(12000, 32000)
         if port in _PORTS_GIVEN:
             continue
-        with contextlib.closing(socket.socket()) as probe:
-            try:
+        claim = socket.socket(socket.AF_UNIX)
+        try:
+            claim.bind(f"\0quorumfs-test-port-{port}")
+            with contextlib.closing(socket.socket()) as probe:
                 probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-        _PORTS_GIVEN.add(port)
+        except OSError:
+            claim.close()
+            continue
+        _PORTS_GIVEN[port] = claim
         return port
+
+
+def exclusive(because):
+    """Marks a test or a class of them that can't run beside others (run.py)."""
+    def mark(thing):
+        thing.exclusive_because = because
+        return thing
+    return mark
 
 
 class Process:
@@ -197,8 +216,10 @@ class Cluster:
 
     @staticmethod
     def must_run(node):
+        if not node.process:
+            raise Ended(f"{node.name} was not started")
         if not node.process.running():
-            raise AssertionError(f"{node.name} ended by itself:\n{node.process.log_tail()}")
+            raise Ended(f"{node.name} ended by itself:\n{node.process.log_tail()}")
         return True
 
     def leader(self):
@@ -254,7 +275,7 @@ class Mount:
 
     def serves(self):
         if not self.process.running():
-            raise AssertionError(f"quorumfs ended: {self.process.log_tail()}")
+            raise Ended(f"quorumfs ended: {self.process.log_tail()}")
         return os.path.ismount(self.point)
 
     def path(self, *parts):

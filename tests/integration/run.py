@@ -1,35 +1,36 @@
 """Runs the integration tests: real daemons, real mounts, the distribution's etcd beside them.
 
-    python3 tests/integration/run.py [--build build] [--results FILE] [--folder DIR] [NAME...]
+    python3 tests/integration/run.py [--build build] [--results FILE] [--folder DIR] [--jobs N] [--durations N] [NAME...]
 
 NAME is a file (test_mount), or test_mount.ClassName.test_name. Each test prints one PASS, FAIL or SKIP
-line, which is appended to FILE as well.
+line, which is appended to FILE as well. Tests mostly wait, so N of them run at a time (default: JOBS, or 3),
+each in a process of its own, whose output is printed as one block when it ends. Those that are marked with
+harness.exclusive() run alone, after the others.
 """
 import argparse
 import os
+import re
 import sys
+import tempfile
 import time
+import traceback
 import unittest
+
+WORDS = ("PASS", "FAIL", "SKIP")
 
 
 class LineResult(unittest.TestResult):
     """One line a test; a failure's story before it."""
 
-    def __init__(self, label, results_path):
+    def __init__(self, label):
         super().__init__()
         self.label = label
-        self.results_path = results_path
-        self.counts = {"PASS": 0, "FAIL": 0, "SKIP": 0}
         self.started = 0.0
 
     def line(self, word, test, reason=""):
-        self.counts[word] += 1
         name = test.id() if hasattr(test, "id") else str(test)
         text = f"{word} {self.label}:{name}" + (f" ({reason})" if reason else "")
         print(f"{text} [{time.monotonic() - self.started:.1f} s]", flush=True)
-        if self.results_path:
-            with open(self.results_path, "a", encoding="utf-8") as results:
-                print(text, file=results)
 
     def startTest(self, test):
         super().startTest(test)
@@ -59,11 +60,88 @@ class LineResult(unittest.TestResult):
         self.line("SKIP", test, reason)
 
 
+class Runner:
+    """Starts each test as a process; collects blocks of output and counts their lines."""
+
+    def __init__(self, label, results_path, jobs):
+        self.label, self.results_path, self.jobs = label, results_path, jobs
+        self.counts = dict.fromkeys(WORDS, 0)
+        self.running = {}  # pid -> (test, output file, when it was started)
+        self.durations = []
+
+    def run(self, tests):
+        """Those that must be alone come last."""
+        for alone in (False, True):
+            for test in tests:
+                if exclusive(test) == alone:
+                    while len(self.running) >= (1 if alone else self.jobs):
+                        self.collect_one()
+                    self.start(test)
+            while self.running:
+                self.collect_one()
+
+    def start(self, test):
+        output = tempfile.TemporaryFile()
+        sys.stdout.flush()
+        pid = os.fork()
+        if pid == 0:
+            run_and_exit(test, self.label, output)
+        self.running[pid] = (test, output, time.monotonic())
+
+    def collect_one(self):
+        pid, status = os.wait()
+        test, output, started = self.running.pop(pid)
+        self.durations.append((time.monotonic() - started, test.id()))
+        with output:
+            output.seek(0)
+            text = output.read().decode("utf-8", errors="replace")
+        lines = re.findall(rf"^((?:{'|'.join(WORDS)}) {re.escape(self.label)}:.*)$", text, re.MULTILINE)
+        if status != 0 or not lines:
+            lines.append(f"FAIL {self.label}:{test.id()} (its process ended with status {status})")
+            text += lines[-1] + "\n"
+        sys.stdout.write(text)
+        sys.stdout.flush()
+        for line in lines:
+            self.counts[line.split(" ", 1)[0]] += 1
+        if self.results_path:
+            with open(self.results_path, "a", encoding="utf-8") as results:
+                results.writelines(re.sub(r" \[[0-9.]+ s\]$", "", line) + "\n" for line in lines)
+
+
+def run_and_exit(test, label, output):
+    """In the child: what it and its programs print goes to `output`."""
+    status = 1
+    try:
+        for descriptor in (1, 2):
+            os.dup2(output.fileno(), descriptor)
+        unittest.TestSuite([test]).run(LineResult(label))
+        status = 0
+    except BaseException:  # noqa: BLE001 -- the parent makes a FAIL line of the status
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+
+
+def exclusive(test):
+    method = getattr(test, getattr(test, "_testMethodName", ""), None)
+    return bool(getattr(test, "exclusive_because", None) or getattr(method, "exclusive_because", None))
+
+
+def flat(suite):
+    if isinstance(suite, unittest.TestSuite):
+        return [test for part in suite for test in flat(part)]
+    return [suite]
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--build", default="build")
     parser.add_argument("--results")
     parser.add_argument("--folder", default=os.path.dirname(os.path.abspath(__file__)))
+    parser.add_argument("--jobs", type=int, default=int(os.environ.get("JOBS", 3)))
+    parser.add_argument("--durations", type=int, default=0, help="also list the N longest tests")
     parser.add_argument("names", nargs="*")
     args = parser.parse_args()
     here = os.path.dirname(os.path.abspath(__file__))
@@ -73,11 +151,14 @@ def main():
     suite = loader.loadTestsFromNames(args.names) if args.names else loader.discover(
         args.folder, top_level_dir=args.folder)
     label = f"{os.path.basename(os.path.abspath(args.folder))}:{os.path.basename(args.build)}"
-    result = LineResult(label, args.results)
-    suite.run(result)
-    print(f"{result.counts['PASS']} passed, {result.counts['FAIL']} failed, "
-          f"{result.counts['SKIP']} skipped")
-    return 1 if result.counts["FAIL"] or not result.counts["PASS"] else 0
+    runner = Runner(label, args.results, max(1, args.jobs))
+    begun = time.monotonic()
+    runner.run(flat(suite))
+    for seconds, name in sorted(runner.durations, reverse=True)[:args.durations]:
+        print(f"{seconds:7.1f} s  {name}")
+    print(", ".join(f"{runner.counts[word]} {said}" for word, said in
+                    zip(WORDS, ("passed", "failed", "skipped"))) + f" in {time.monotonic() - begun:.0f} s")
+    return 1 if runner.counts["FAIL"] or not runner.counts["PASS"] else 0
 
 
 if __name__ == "__main__":

@@ -3,11 +3,12 @@ import os
 import subprocess
 import unittest
 
-from harness import BUILD, SANITIZED, TestCase, etcdctl
+from harness import BUILD, SANITIZED, TestCase, etcdctl, exclusive
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 
+@exclusive("its ports are those that users get")
 @unittest.skipIf(SANITIZED, "the quick start builds and runs the release build: tested with that")
 class QuickStart(TestCase):
     def quickstart(self, *args):
