@@ -27,6 +27,7 @@ struct defragment {
 /* Rows of one slice, copied: their statement can't stay open while they are deleted. */
 struct slice {
     struct mvcc_kv *kvs[SLICE_ROWS];
+    bool more[SLICE_ROWS]; /* struct row */
     size_t n, bytes;
 };
 
@@ -45,6 +46,7 @@ static enum errc read_slice(struct defragment *d, struct slice *slice, struct er
         code = row_take(d->db, s, true, &row, err);
         if (code != ERR_OK)
             break;
+        slice->more[slice->n] = row.more;
         slice->kvs[slice->n++] = row_to_kv(&row);
         slice->bytes += row.key.n + row.value.n;
     }
@@ -65,7 +67,7 @@ static enum errc move_slice(struct defragment *d, struct slice *slice, struct er
         code = row_delete(d->db, kv_id(slice->kvs[i]), err);
     for (size_t i = 0; code == ERR_OK && i < slice->n; i++) {
         struct row row;
-        row_of_kv(slice->kvs[i], &row);
+        row_of_kv(slice->kvs[i], slice->more[i], &row);
         code = row_insert(d->db, &row, err);
     }
     if (MUTANT(defragment_applies_again)) /* e#14685 */

@@ -74,7 +74,7 @@ void record_row(struct buf *b, const struct row *row)
 {
     add8(b, RECORD_ROW);
     add64(b, row->id);
-    add8(b, row->tombstone);
+    add8(b, row_marks(row));
     add64(b, (uint64_t)row->facts.create_revision);
     add64(b, (uint64_t)row->facts.version);
     add64(b, (uint64_t)row->facts.lease);
@@ -170,10 +170,10 @@ static bool take_head(struct reader *r, struct db_state *s)
            s->compact_revision <= s->revision;
 }
 
-static void take_row(struct reader *r, struct row *row)
+static bool take_row(struct reader *r, struct row *row)
 {
     row->id = take64(r);
-    row->tombstone = take8(r) != 0;
+    bool known = row_take_marks(row, take8(r));
     row->facts.create_revision = (int64_t)take64(r);
     row->facts.version = (int64_t)take64(r);
     row->facts.lease = (int64_t)take64(r);
@@ -182,6 +182,7 @@ static void take_row(struct reader *r, struct row *row)
     row->crc = take32(r);
     take_pair(r, &row->key, &row->value);
     row->value_n = row->value.n;
+    return known && row_is_sound(row);
 }
 
 enum errc record_take(struct bytes *payload, struct record *ret_record, struct error *err)
@@ -199,8 +200,7 @@ enum errc record_take(struct bytes *payload, struct record *ret_record, struct e
         good = record.bucket < MVCC_BUCKET_COUNT;
         break;
     case RECORD_ROW:
-        take_row(&r, &record.row);
-        good = row_is_sound(&record.row);
+        good = take_row(&r, &record.row);
         break;
     case RECORD_TAIL:
         record.state.rows = take64(&r);

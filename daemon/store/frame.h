@@ -4,7 +4,7 @@
  *     frame   magic u32, payload length u32, sequence u32, CRC32C of all but itself u32, payload
  *     head    1, format u32, applied, term, stamp, revision, compact revision u64; first of all
  *     bucket  2, bucket u32, key length u32, value length u32, key, value
- *     row     3, id u64, tombstone u8, create revision, version, lease, stamp u64, CRC32C of the value
+ *     row     3, id u64, marks u8 (1: tombstone, 2: more), create revision, version, lease, stamp u64, CRC32C of the value
  *             u32, of the row u32, key length u32, value length u32, key, value; ids ascend
  *     tail    4, rows u64, digest u64; nothing follows
  *

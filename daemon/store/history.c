@@ -10,19 +10,6 @@ struct walk {
     struct mvcc_result result;
 };
 
-/* Revisions have no gaps, and their changes are numbered: above what was compacted, nothing may be missing
- * between two rows. A lost write takes rows away without harming any. (The last changes of one revision
- * could still go unnoticed; the sums at the next opening know them.) */
-static bool follows(uint64_t before, uint64_t id, int64_t floor)
-{
-    int64_t main = rev_main(id), last = before ? rev_main(before) : floor;
-    if (main <= floor)
-        return true;
-    if (before && main == last)
-        return rev_sub(id) == rev_sub(before) + 1;
-    return main == (last > floor ? last : floor) + 1 && rev_sub(id) == 0;
-}
-
 /* False: enough; the row belongs to the next call. A main revision is never cut in two. */
 static bool walk_goes_on(struct walk *w, int64_t main)
 {
@@ -44,8 +31,7 @@ static enum errc walk_committed(struct walk *w, int64_t from, bool *ret_stopped,
     sqlite3_bind_int64(s, 2, (int64_t)rev_id(w->m->committed.revision, REV_SUB_MAX));
     int64_t floor = mvcc_compact_revision(w->m);
     floor = from - 1 > floor ? from - 1 : floor;
-    floor = floor > 1 ? floor : 1; /* an empty store's revision */
-    uint64_t before = 0;
+    struct row_order order = {.floor = floor > 1 ? floor : 1};
     int rc;
     while ((rc = sqlite3_step(s)) == SQLITE_ROW) {
         struct row row;
@@ -53,12 +39,10 @@ static enum errc walk_committed(struct walk *w, int64_t from, bool *ret_stopped,
         code = row_take(db, s, true, &row, err);
         if (code != ERR_OK)
             break;
-        if (!follows(before, row.id, floor)) {
-            code = db_corrupt(db, err, "a row before revision %lld.%d is missing",
-                              (long long)rev_main(row.id), rev_sub(row.id));
+        if (!row_order_take(&order, &row)) {
+            code = row_order_gap(db, &row, err);
             break;
         }
-        before = row.id;
         *ret_stopped = !walk_goes_on(w, rev_main(row.id));
         if (*ret_stopped)
             break;
@@ -67,9 +51,8 @@ static enum errc walk_committed(struct walk *w, int64_t from, bool *ret_stopped,
     }
     if (code == ERR_OK && rc != SQLITE_DONE && rc != SQLITE_ROW)
         code = db_error(db, "read the history", err);
-    int64_t last = before && rev_main(before) > floor ? rev_main(before) : floor;
-    if (code == ERR_OK && !*ret_stopped && last < w->m->committed.revision)
-        code = db_corrupt(db, err, "the rows behind revision %lld are missing", (long long)last);
+    if (code == ERR_OK && !*ret_stopped && !row_order_ends(&order, w->m->committed.revision))
+        code = row_order_short(db, &order, err);
     sqlite3_reset(s);
     return code;
 }

@@ -22,7 +22,7 @@ struct mvcc_restore {
     struct db *db;
     struct buf in; /* not yet a whole frame */
     uint32_t seq;
-    uint64_t last_id;
+    struct row_order order;
     struct db_state head; /* what the snapshot says of itself */
     bool has_head, has_tail, whole;
     enum errc broken; /* an earlier call failed with it: so do all later ones */
@@ -53,20 +53,24 @@ static enum errc add_record(struct mvcc_restore *r, const struct record *record,
     switch (record->type) {
     case RECORD_HEAD:
         r->head = record->state;
+        r->order.floor = r->head.compact_revision > 1 ? r->head.compact_revision : 1;
         r->has_head = true;
         return ERR_OK;
     case RECORD_BUCKET:
         return bucket_write(r->db, record->bucket, record->key,
                             record->value.p ? record->value : bytes_of("", 0), err);
     case RECORD_ROW:
-        if (record->row.id <= r->last_id || rev_main(record->row.id) > r->head.revision)
+        if (record->row.id <= r->order.last || rev_main(record->row.id) > r->head.revision)
             return damaged(err, "a revision is out of order");
-        r->last_id = record->row.id;
+        if (!row_order_take(&r->order, &record->row))
+            return damaged(err, "a change is missing");
         return row_insert(r->db, &record->row, err);
     case RECORD_TAIL:
         r->has_tail = true;
         if (record->state.rows != r->db->state.rows || record->state.digest != r->db->state.digest)
             return damaged(err, "rows are missing");
+        if (!row_order_ends(&r->order, r->head.revision))
+            return damaged(err, "the last changes are missing");
         return ERR_OK;
     }
     return damaged(err, "a record is of no known type");

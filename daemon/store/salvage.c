@@ -257,8 +257,13 @@ static enum errc read_all(struct salvage *s, bool *ret_whole, struct error *err)
         code = salvage_buckets(s, err);
     if (!s->has_state)
         s->state.revision = s->last_main > 1 ? s->last_main : 1;
-    *ret_whole =
+    bool whole =
         s->has_state && s->losses == 0 && s->rows == s->state.rows && s->digest == s->state.digest;
+    if (!whole) { /* a history with holes is none: what is left counts as of now */
+        s->state.compact_revision = s->state.revision;
+        buf_printf(s->report, "store: compacted at revision %lld\n", (long long)s->state.revision);
+    }
+    *ret_whole = whole;
     if (code == ERR_OK && s->has_state && s->rows < s->state.rows)
         buf_printf(s->report, "store: %llu of %llu rows were read\n", (unsigned long long)s->rows,
                    (unsigned long long)s->state.rows);

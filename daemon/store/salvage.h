@@ -2,7 +2,8 @@
  *
  * The damaged folder is only read: its database is copied into the new folder and read there, row by row;
  * rows whose checksum is wrong and spans of pages that SQLite can't follow are left out and named in the
- * report, one line each. A first page that is gone is made anew: it is the same in every store.
+ * report, one line each. A first page that is gone is made anew: it is the same in every store. Where anything
+ * is lost, older revisions can't be read any more: the new store is compacted at its newest one.
  *
  * Blocking; any thread; SQLite's default VFS. */
 #ifndef STORE_SALVAGE_H

@@ -28,8 +28,13 @@ struct scrub {
 
 /* ---- On the worker ------------------------------------------------------------------------------- */
 
-static enum errc read_rows(struct db *db, struct db_scrub *at, bool *ret_end, struct error *err)
+static enum errc read_rows(struct db *db, struct db *writer, bool *ret_end, struct error *err)
 {
+    struct db_scrub *at = &writer->scrub;
+    struct row_order order = {.floor = writer->state.compact_revision, .more = at->more};
+    order.floor = order.floor > 1 ? order.floor : 1;
+    order.last =
+        at->next_id ? at->next_id - 1 : 0; /* compacted meanwhile: then it is below the floor */
     sqlite3_stmt *s;
     enum errc code = db_statement(db, DB_ROWS_FROM, &s, err);
     if (code != ERR_OK)
@@ -44,9 +49,12 @@ static enum errc read_rows(struct db *db, struct db_scrub *at, bool *ret_end, st
         if (code == ERR_OK && row.id < at->next_id)
             code = db_corrupt(db, err, "the row of revision %lld.%d is out of order",
                               (long long)rev_main(row.id), rev_sub(row.id));
+        else if (code == ERR_OK && !row_order_take(&order, &row))
+            code = row_order_gap(db, &row, err);
         if (code != ERR_OK)
             break;
         at->next_id = row.id + 1;
+        at->more = row.more;
         at->rows++;
         at->digest += row_digest(row.id, row.crc);
         rows++;
@@ -54,6 +62,8 @@ static enum errc read_rows(struct db *db, struct db_scrub *at, bool *ret_end, st
     }
     if (code == ERR_OK && rc != SQLITE_ROW && rc != SQLITE_DONE)
         code = db_error(db, "scrub", err);
+    if (code == ERR_OK && rc == SQLITE_DONE && !row_order_ends(&order, writer->state.revision))
+        code = row_order_short(db, &order, err);
     *ret_end = rc == SQLITE_DONE;
     sqlite3_reset(s);
     return code;
@@ -136,7 +146,7 @@ static enum errc work(struct store_job *j, struct error *err)
     enum errc code = db_open(c->path, c->vfs, DB_READ, &db, err);
     bool end = false;
     if (code == ERR_OK)
-        code = read_rows(db, &c->writer->scrub, &end, err);
+        code = read_rows(db, c->writer, &end, err);
     if (code == ERR_OK && end) {
         code = end_pass(db, c->writer, err);
         c->writer->scrub = (struct db_scrub){0};

@@ -59,6 +59,7 @@ struct db {
     /* writer: what a pass of the scrub has seen of `rev` below next_id, kept up by changes there. */
     struct db_scrub {
         uint64_t next_id, rows, digest;
+        bool more; /* of the row before next_id: struct row */
     } scrub, saved_scrub;
     struct db_state saved;   /* state before the transaction under way */
     struct reserve *reserve; /* the store's writer: what it may give up for space; else NULL */

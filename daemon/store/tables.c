@@ -8,6 +8,10 @@
 #include "lib/base/crc32c.h"
 #include "lib/base/mutant.h"
 
+/* Column `tombstone`. */
+#define MARK_TOMBSTONE 1u
+#define MARK_MORE 2u
+
 /* ---- Sums -------------------------------------------------------------------------------------- */
 
 static uint32_t row_crc(const struct row *row)
@@ -21,7 +25,7 @@ static uint32_t row_crc(const struct row *row)
     put_le64(p + 40, row->value_n);
     put_le64(p + 48, row->key.n);
     put_le32(p + 56, row->value_crc);
-    p[60] = row->tombstone;
+    p[60] = row_marks(row);
     return crc32c(crc32c(0, p, sizeof(p)), row->key.p, row->key.n);
 }
 
@@ -55,11 +59,24 @@ static uint64_t bucket_digest(unsigned bucket, uint32_t crc)
 
 /* ---- Revisions --------------------------------------------------------------------------------- */
 
-void row_of_kv(const struct mvcc_kv *kv, struct row *ret_row)
+uint8_t row_marks(const struct row *row)
+{
+    return (uint8_t)((row->tombstone ? MARK_TOMBSTONE : 0) | (row->more ? MARK_MORE : 0));
+}
+
+bool row_take_marks(struct row *row, uint64_t marks)
+{
+    row->tombstone = marks & MARK_TOMBSTONE;
+    row->more = marks & MARK_MORE;
+    return marks == row_marks(row);
+}
+
+void row_of_kv(const struct mvcc_kv *kv, bool more, struct row *ret_row)
 {
     *ret_row = (struct row){
         .id = kv_id(kv),
         .tombstone = kv->tombstone,
+        .more = more,
         .facts = {kv->create_revision, kv->version, kv->lease, kv->stamp},
         .key = kv->key,
         .value = kv->value,
@@ -95,7 +112,7 @@ enum errc row_insert(struct db *db, const struct row *row, struct error *err)
     sqlite3_bind_int64(s, 1, (int64_t)row->id);
     sqlite3_bind_int64(s, 2, row->crc);
     sqlite3_bind_int64(s, 3, row->value_crc);
-    sqlite3_bind_int64(s, 4, row->tombstone);
+    sqlite3_bind_int64(s, 4, row_marks(row));
     sqlite3_bind_int64(s, 5, row->facts.create_revision);
     sqlite3_bind_int64(s, 6, row->facts.version);
     sqlite3_bind_int64(s, 7, row->facts.lease);
@@ -170,7 +187,6 @@ enum errc row_take(struct db *db, sqlite3_stmt *s, bool whole, struct row *ret_r
         .id = (uint64_t)sqlite3_column_int64(s, 0),
         .crc = (uint32_t)sqlite3_column_int64(s, 1),
         .value_crc = (uint32_t)sqlite3_column_int64(s, 2),
-        .tombstone = sqlite3_column_int64(s, 3) != 0,
         .facts = {sqlite3_column_int64(s, 4), sqlite3_column_int64(s, 5),
                   sqlite3_column_int64(s, 6), (uint64_t)sqlite3_column_int64(s, 7)},
         .key = db_blob(s, 8),
@@ -180,7 +196,8 @@ enum errc row_take(struct db *db, sqlite3_stmt *s, bool whole, struct row *ret_r
     row.value_n = whole ? row.value.n : (uint64_t)sqlite3_column_int64(s, 9);
     if (sqlite3_errcode(sqlite3_db_handle(s)) == SQLITE_NOMEM)
         abort();
-    if (row.crc != row_crc(&row) && !MUTANT(corrupt_row_served))
+    bool known = row_take_marks(&row, (uint64_t)sqlite3_column_int64(s, 3));
+    if ((!known || row.crc != row_crc(&row)) && !MUTANT(corrupt_row_served))
         return row_damaged(db, &row, "row", err);
     if (whole && row.value_crc != crc32c(0, row.value.p, row.value.n) &&
         !MUTANT(corrupt_row_served))
@@ -213,6 +230,50 @@ enum errc row_read_kv(struct db *db, uint64_t id, bool whole, struct mvcc_kv **r
         *ret_kv = row_to_kv(&row);
     sqlite3_reset(s);
     return code;
+}
+
+/* ---- Their order ------------------------------------------------------------------------------- */
+
+static int64_t order_at(const struct row_order *o)
+{
+    int64_t main = rev_main(o->last);
+    return main > o->floor ? main : o->floor;
+}
+
+/* The revision that was last looked at lacks changes behind it. */
+static bool order_is_open(const struct row_order *o)
+{
+    return o->more && rev_main(o->last) > o->floor && !MUTANT(short_revision_served);
+}
+
+bool row_order_take(struct row_order *o, const struct row *row)
+{
+    int64_t main = rev_main(row->id);
+    bool good = main <= o->floor;
+    if (!good && main == rev_main(o->last))
+        good = rev_sub(row->id) == rev_sub(o->last) + 1;
+    else if (!good)
+        good = main == order_at(o) + 1 && rev_sub(row->id) == 0 && !order_is_open(o);
+    o->last = row->id;
+    o->more = row->more;
+    return good;
+}
+
+bool row_order_ends(const struct row_order *o, int64_t revision)
+{
+    return order_at(o) >= revision && !order_is_open(o);
+}
+
+enum errc row_order_gap(struct db *db, const struct row *row, struct error *err)
+{
+    return db_corrupt(db, err, "a row before revision %lld.%d is missing",
+                      (long long)rev_main(row->id), rev_sub(row->id));
+}
+
+enum errc row_order_short(struct db *db, const struct row_order *o, struct error *err)
+{
+    return db_corrupt(db, err, "the rows behind revision %lld.%d are missing",
+                      (long long)order_at(o), rev_sub(o->last));
 }
 
 /* ---- Buckets ----------------------------------------------------------------------------------- */

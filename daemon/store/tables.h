@@ -12,20 +12,40 @@
 #include "daemon/store/mvcc.h"
 #include "daemon/store/sqlite.h"
 
-/* A row of rev. Bytes are borrowed. */
+/* A row of rev. Bytes are borrowed. `more`: another change of the same revision follows. It stands beside the
+ * mark of a tombstone, under the sum: where the last changes of a revision are gone, the row before tells. (Rows
+ * that were written before this was known never have it.) */
 struct row {
     uint64_t id;
-    bool tombstone;
+    bool tombstone, more;
     struct key_facts facts;
     struct bytes key, value; /* value.p NULL if only the facts were read */
     uint64_t value_n;
     uint32_t value_crc, crc;
 };
 
-void row_of_kv(const struct mvcc_kv *kv, struct row *ret_row); /* computes both sums */
+void row_of_kv(const struct mvcc_kv *kv, bool more, struct row *ret_row); /* computes both sums */
 struct mvcc_kv *row_to_kv(const struct row *row);
 bool row_is_sound(const struct row *row); /* both sums are right; it is whole */
 uint64_t row_digest(uint64_t id, uint32_t crc);
+/* Tombstone and `more` as they are stored, in one number; false: it is none. */
+uint8_t row_marks(const struct row *row);
+bool row_take_marks(struct row *row, uint64_t marks);
+
+/* Rows in the order of their ids. Revisions have no gaps and their changes are numbered: above `floor`, what was
+ * compacted (1: an empty store's revision), none may be missing. A lost write takes rows away without
+ * harming any. Start with `last` 0. */
+struct row_order {
+    int64_t floor;
+    uint64_t last; /* id, 0: none yet */
+    bool more;     /* of the last one */
+};
+bool row_order_take(struct row_order *o,
+                    const struct row *row); /* false: one before it is missing */
+bool row_order_ends(const struct row_order *o, int64_t revision); /* is it complete up to there? */
+/* ERR_CORRUPT for the two. */
+enum errc row_order_gap(struct db *db, const struct row *row, struct error *err);
+enum errc row_order_short(struct db *db, const struct row_order *o, struct error *err);
 
 /* Writing: the writer's connection, inside a transaction. db->state.rows and .digest follow. */
 enum errc row_insert(struct db *db, const struct row *row, struct error *err);

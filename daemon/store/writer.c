@@ -72,7 +72,7 @@ static enum errc write_entry(struct db *db, const struct entry_write *w, struct 
     enum errc code = ERR_OK;
     for (size_t i = 0; code == ERR_OK && i < w->kvs_n; i++) {
         struct row row;
-        row_of_kv(w->kvs[i], &row);
+        row_of_kv(w->kvs[i], i + 1 < w->kvs_n, &row);
         code = row_insert(db, &row, err);
     }
     for (size_t i = 0; code == ERR_OK && i < w->ops_n; i++) {

@@ -24,7 +24,7 @@ ninja -C $build tests/sim/sim >/dev/null || exit 1
 unit_of() {
     case "$1" in
     corrupt-log-cut-as-torn) echo test_wal_damage ;;
-    corrupt-row-served) echo test_mvcc_corrupt ;;
+    corrupt-row-served | short-revision-served) echo test_mvcc_corrupt ;;
     second-snapshot-replaces-first) echo test_replica ;;
     expiry-unbounded) echo test_replica_lease ;;
     esac

@@ -3,6 +3,8 @@
 #include <sqlite3.h>
 #include <sys/stat.h>
 
+#include "daemon/store/internal.h"
+#include "daemon/store/salvage.h"
 #include "tests/unit/store_history.h"
 
 static void path_of(struct store *s, const char *name, char *path)
@@ -396,12 +398,164 @@ static void failed_writes(void **state)
     store_remove(&s);
 }
 
+/* Three changes in revision 3, two in the last one. */
+static void make_long_revisions(struct store *s)
+{
+    store_make(s);
+    store_open(s);
+    put(s, "a", "1");
+    begin(s);
+    mvcc_put(s->m, bytes_str("b"), bytes_str("2"), 0, NULL);
+    mvcc_put(s->m, bytes_str("c"), bytes_str("3"), 0, NULL);
+    mvcc_put(s->m, bytes_str("d"), bytes_str("4"), 0, NULL);
+    end(s);
+    put(s, "e", "5");
+    begin(s);
+    mvcc_put(s->m, bytes_str("f"), bytes_str("6"), 0, NULL);
+    mvcc_put(s->m, bytes_str("g"), bytes_str("7"), 0, NULL);
+    end(s);
+    worker_drain(&s->worker);
+}
+
+static enum errc read_history(struct store *s, int64_t from)
+{
+    struct mvcc_range all = range_of("", "");
+    struct mvcc_result r = {0};
+    int64_t next;
+    enum errc code = mvcc_history(s->m, &all, from, 100, &r, &next, NULL);
+    mvcc_result_free(&r);
+    return code;
+}
+
+/* A lost write took rows away from a store that is open. What is left of a revision says that there was more. */
+static void the_end_of_a_revision_is_missed(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *sql, *text;
+        int64_t from, sound_from;
+    } cases[] = {
+        {"DELETE FROM rev WHERE id = (3 << 23) + 2", "a row before revision 4.0 is missing", 2, 4},
+        {"DELETE FROM rev WHERE id IN ((3 << 23) + 1, (3 << 23) + 2)",
+         "a row before revision 4.0 is missing", 3, 4},
+        {"DELETE FROM rev WHERE id = (5 << 23) + 1", "the rows behind revision 5.0 are missing", 1,
+         6},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        struct store s;
+        make_long_revisions(&s);
+        assert_int_equal(read_history(&s, 1), ERR_OK);
+        run_sql(&s, cases[i].sql);
+        assert_int_equal(read_history(&s, cases[i].sound_from), ERR_OK);
+        assert_int_equal(s.failures, 0);
+        assert_int_equal(read_history(&s, cases[i].from), ERR_CORRUPT);
+        assert_int_equal(s.failures, 1);
+        if (!strstr(s.failure.message, cases[i].text))
+            fail_msg("%s gave: %s", cases[i].sql, s.failure.message);
+        store_crash(&s);
+        store_remove(&s);
+    }
+}
+
+/* What a compaction leaves of a revision is no damage. */
+static void what_was_compacted_is_not_missed(void **state)
+{
+    (void)state;
+    struct store s;
+    make_long_revisions(&s);
+    put(&s, "c", "8");
+    put(&s, "d", "9");
+    assert_int_equal(compact(&s, 6), ERR_OK); /* takes c of revision 3, and leaves b */
+    worker_drain(&s.worker);
+    assert_int_equal(read_history(&s, 6), ERR_OK);
+    assert_false(scrub_finds(&s));
+    assert_look(&s, "b", NULL, 0, "b=2 c3 m3 v1");
+    store_close(&s);
+    store_remove(&s);
+}
+
+/* Rows that were written before a row knew of the next one. */
+static void an_older_store_is_sound(void **state)
+{
+    (void)state;
+    struct store s;
+    char path[128];
+    struct db *db;
+    struct error err = {0};
+    make_long_revisions(&s);
+    uint32_t hash = hash_of(&s, 0).hash;
+    store_close(&s);
+    path_of(&s, "store.db", path);
+    assert_int_equal(db_open(path, NULL, DB_WRITE, &db, &err), ERR_OK);
+    assert_int_equal(txn_begin(db, &err), ERR_OK);
+    for (int32_t sub = 0; sub < 3; sub++) {
+        struct mvcc_kv *kv;
+        struct row row;
+        assert_int_equal(row_read_kv(db, rev_id(3, sub), true, &kv, &err), ERR_OK);
+        assert_int_equal(row_delete(db, rev_id(3, sub), &err), ERR_OK);
+        row_of_kv(kv, false, &row);
+        assert_int_equal(row_insert(db, &row, &err), ERR_OK);
+        mvcc_kv_unref(kv);
+    }
+    assert_int_equal(txn_end(db, ERR_OK, &err), ERR_OK);
+    db_close(db, false);
+    store_open(&s);
+    assert_int_equal(read_history(&s, 1), ERR_OK);
+    assert_int_equal(hash_of(&s, 0).hash, hash);
+    assert_false(scrub_finds(&s));
+    store_close(&s);
+    store_remove(&s);
+}
+
+/* A rescue that lost rows leaves a store that knows of no history with holes in it. */
+static void what_was_saved_is_sound(void **state)
+{
+    (void)state;
+    struct store s, saved;
+    struct error err = {0};
+    struct salvage *salvage;
+    struct db_state was;
+    struct buf report = {0};
+    bool whole = true;
+    make_long_revisions(&s);
+    store_close(&s);
+    run_sql(
+        &s,
+        "DELETE FROM rev WHERE id = (3 << 23) + 2; UPDATE rev SET value = 'x' WHERE id = 4 << 23");
+    store_make(&saved);
+    assert_int_equal(
+        salvage_begin(disk_posix(), s.dir, saved.dir, &report, &salvage, &was, &whole, &err),
+        ERR_OK);
+    assert_false(whole);
+    assert_int_equal(salvage_finish(salvage, was.applied, was.term, bytes_str("12345678"),
+                                    bytes_str("member"), &err),
+                     ERR_OK);
+    store_open(&saved);
+    assert_int_equal(mvcc_revision(saved.m), 5);
+    assert_int_equal(read_history(&saved, 1), ERR_COMPACTED);
+    assert_int_equal(read_history(&saved, 5), ERR_OK);
+    assert_false(scrub_finds(&saved));
+    assert_look(&saved, "b", NULL, 0, "b=2 c3 m3 v1");
+    buf_append(&report, "", 1);
+    assert_non_null(strstr((char *)report.p, "compacted at revision 5"));
+    buf_free(&report);
+    store_close(&saved);
+    store_remove(&saved);
+    store_remove(&s);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(is_never_silently_wrong), cmocka_unit_test(names_what_is_wrong),
-        cmocka_unit_test(damaged_values),          cmocka_unit_test(files_that_are_not_there),
+        cmocka_unit_test(is_never_silently_wrong),
+        cmocka_unit_test(names_what_is_wrong),
+        cmocka_unit_test(damaged_values),
+        cmocka_unit_test(files_that_are_not_there),
         cmocka_unit_test(failed_writes),
+        cmocka_unit_test(the_end_of_a_revision_is_missed),
+        cmocka_unit_test(what_was_compacted_is_not_missed),
+        cmocka_unit_test(an_older_store_is_sound),
+        cmocka_unit_test(what_was_saved_is_sound),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

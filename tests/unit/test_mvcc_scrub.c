@@ -79,7 +79,8 @@ static void finds_damage(void **state)
     } cases[] = {
         {"UPDATE rev SET value = 'x' WHERE id = 2 << 23", "the value of revision 2.0"},
         {"UPDATE rev SET lease = 99 WHERE id = 3 << 23", "the row of revision 3.0"},
-        {"DELETE FROM rev WHERE id = 2 << 23", "rows were found where"},
+        {"DELETE FROM rev WHERE id = 2 << 23", "a row before revision 3.0 is missing"},
+        {"DELETE FROM rev WHERE id = (4 << 23) + 1", "rows behind revision 4.0 are missing"},
         {"UPDATE bucket SET value = 'x'", "of bucket"},
         {"DELETE FROM bucket", "rows were found where"},
         {"UPDATE state SET digest = 1", "the state row is damaged"},
@@ -91,6 +92,8 @@ static void finds_damage(void **state)
         put(&s, "a", "1");
         put(&s, "b", "2");
         begin(&s);
+        mvcc_put(s.m, bytes_str("c"), bytes_str("3"), 0, NULL);
+        mvcc_put(s.m, bytes_str("d"), bytes_str("4"), 0, NULL);
         mvcc_bucket_put(s.m, MVCC_BUCKET_MEMBER, bytes_str("member"), bytes_str("v"));
         end(&s);
         worker_drain(&s.worker);
