@@ -9,6 +9,7 @@
 #include "lib/base/memory.h"
 #include "lib/base/mutant.h"
 
+#define REWRITE_CHUNK (1024u * 1024)
 #define MARKER "store.current"
 #define MARKER_NEW "store.current.new"
 #define MARKER_MAX 128
@@ -180,5 +181,34 @@ enum errc files_clean(struct disk *disk, const char *dir, const char *keep, stru
         i += strlen(name) + 1;
     }
     buf_free(&l.remove);
+    return code;
+}
+
+static enum errc write_again(struct disk *disk, struct disk_file *f, struct error *err)
+{
+    uint64_t size = 0;
+    uint8_t *chunk = xmalloc(REWRITE_CHUNK);
+    enum errc code = disk->size(disk, f, &size, err);
+    for (uint64_t at = 0; code == ERR_OK && at < size;) {
+        size_t n = 0;
+        code = disk->read(disk, f, at, chunk, REWRITE_CHUNK, &n, err);
+        if (code == ERR_OK && n == 0)
+            break; /* it ended meanwhile */
+        if (code == ERR_OK)
+            code = disk->write(disk, f, at, chunk, n, err);
+        at += n;
+    }
+    free(chunk);
+    return code == ERR_OK ? disk->sync(disk, f, err) : code;
+}
+
+enum errc files_write_again(struct disk *disk, const char *path, struct error *err)
+{
+    struct disk_file *f;
+    enum errc code = disk->open(disk, path, DISK_WRITE, &f, err);
+    if (code != ERR_OK)
+        return code == ERR_NOT_FOUND ? ERR_OK : code;
+    code = write_again(disk, f, err);
+    disk->close(disk, f);
     return code;
 }

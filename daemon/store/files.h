@@ -34,4 +34,9 @@ char *files_path(const char *dir, const char *name); /* DIR/NAME, the caller fre
 enum errc files_exists(struct disk *disk, const char *dir, const char *name, bool *ret_exists,
                        struct error *err);
 
+/* Writes a file's bytes again in their place and syncs them; it takes no space. For what an earlier process
+ * left: if a sync of it failed, the page cache shows bytes that no later sync would write, since their pages
+ * count as clean. A file that is missing is ERR_OK. */
+enum errc files_write_again(struct disk *disk, const char *path, struct error *err);
+
 #endif

@@ -61,6 +61,21 @@ static enum errc check_exists(struct mvcc *m, struct error *err)
     return code;
 }
 
+/* Makes true what the page cache shows of a process that ended on a failed sync: a checkpoint of such a WAL
+ * would leave a half of it in the file after a power failure. The file itself needs it only before its first
+ * checkpoint was whole, since a WAL whose checkpoint failed still has all of it. */
+static enum errc write_again(struct mvcc *m, const char *path, bool marked, struct error *err)
+{
+    char *wal = xasprintf("%s-wal", path);
+    enum errc code = files_write_again(m->disk, wal, err);
+    if (code == ERR_OK && !marked)
+        code = files_write_again(m->disk, path, err);
+    if (code == ERR_OK)
+        code = m->disk->sync_dir(m->disk, m->dir, err); /* the WAL's name, too */
+    free(wal);
+    return code;
+}
+
 /* A store becomes one when store.current names it, which is after everything in it is durable, and only
  * then anything is applied to it. So what is there without the mark and can't be opened is what a crash
  * left of a first start: it goes. (If it was the mark that got lost, the log replays all, or says that
@@ -97,8 +112,10 @@ static enum errc sync_wal(struct mvcc *m, const char *path, struct error *err)
 static enum errc open_database(struct mvcc *m, bool marked, bool tight, struct error *err)
 {
     char *path = files_path(m->dir, m->file);
-    enum errc code = open_writer(m, path, marked, err);
+    enum errc code = write_again(m, path, marked, err);
     bool complete = false;
+    if (code == ERR_OK)
+        code = open_writer(m, path, marked, err);
     /* The WAL of a killed process may never have been synced: what is read below must be durable. */
     if (code == ERR_OK)
         code = db_checkpoint(m->writer, true, &complete, err);

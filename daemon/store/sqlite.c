@@ -193,6 +193,9 @@ static enum errc require_wal(struct db *db, struct error *err)
                          "%s: this file system can't do SQLite's WAL mode (it "
                          "stays with %s)",
                          db->path, mode);
+    /* The switch is committed when the statement ends, behind its row. */
+    if (code == ERR_OK && sqlite3_step(s) != SQLITE_DONE)
+        code = db_error(db, "PRAGMA journal_mode", err);
     sqlite3_finalize(s);
     return code;
 }

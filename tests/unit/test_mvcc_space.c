@@ -6,65 +6,9 @@
 
 #include <cmocka.h>
 
-#include "lib/base/env.h"
-#include "tests/sim/simdisk.h"
-#include "tests/sim/simvfs.h"
-#include "tests/unit/store_history.h"
+#include "tests/unit/store_disk.h"
 
 #define ENTRIES 120
-
-struct disked {
-    struct store s; /* first */
-    struct simdisk *sim;
-    struct simvfs *vfs;
-    struct simrng rng;
-    struct env env;
-};
-
-static uint64_t fixed_time(struct env *env)
-{
-    (void)env;
-    return UINT64_C(1600000000000000000);
-}
-
-static uint64_t seeded(struct env *env)
-{
-    return simrng_next(&CONTAINER_OF(env, struct disked, env)->rng);
-}
-
-static void begin_disk(struct disked *d, uint64_t seed)
-{
-    memset(d, 0, sizeof(*d));
-    d->rng.state = seed;
-    d->env = (struct env){fixed_time, fixed_time, seeded};
-    d->sim = simdisk_new(seed);
-    d->vfs = simvfs_new("space", simdisk_disk(d->sim), &d->env);
-    simvfs_seed((uint32_t)seed);
-    struct disk *disk = simdisk_disk(d->sim);
-    snprintf(d->s.dir, sizeof(d->s.dir), "store");
-    disk->mkdir(disk, d->s.dir, NULL);
-    disk->sync_dir(disk, "", NULL);
-    d->s.config.disk = disk;
-    d->s.config.sqlite_vfs = "space";
-    d->s.config.checkpoint_pages = 8;
-    d->s.config.cache_bytes_max = 4096;
-    d->s.config.reserve_bytes = 64 * 1024;
-}
-
-static void end_disk(struct disked *d)
-{
-    simvfs_free(d->vfs);
-    assert_int_equal(simdisk_handles(d->sim), 0);
-    simdisk_free(d->sim);
-}
-
-static void power_loss(struct disked *d)
-{
-    simdisk_power_off(d->sim);
-    store_crash(&d->s);
-    simdisk_crash(d->sim, &d->rng);
-    simvfs_crash(d->vfs);
-}
 
 static void expect_history(struct disked *d, uint64_t seed, const char *expected)
 {
