@@ -158,14 +158,78 @@ static bool try_call(struct search *s, struct entry *call, uint8_t *state)
     return true;
 }
 
-/* Only operations of unknown outcome are left: none of them needs to have happened. */
-static bool only_pending(const struct search *s)
+/* ---- the search --------------------------------------------------------------------------------- */
+
+static uint64_t hint_of(const struct search *s, const struct entry *call)
 {
-    for (const struct entry *e = s->head.next; e; e = e->next) {
-        if (e->is_return && e->time != LINEAR_PENDING)
-            return false;
+    const struct linear_op *op = &s->ops[call->op];
+    return op->hint == 0 && op->returned == LINEAR_PENDING ? LINEAR_LAST : op->hint;
+}
+
+static bool comes_before(const struct search *s, const struct entry *a, const struct entry *b)
+{
+    uint64_t x = hint_of(s, a), y = hint_of(s, b);
+    return x != y ? x < y : a < b; /* the entries are an array in time's order */
+}
+
+/* Of the operations that may be next, the one to try after `tried` (NULL: the first one); NULL: none is left. */
+static struct entry *next_choice(struct search *s, const struct entry *tried)
+{
+    struct entry *best = NULL;
+    for (struct entry *e = s->head.next; e && !e->is_return; e = e->next) {
+        if ((!tried || comes_before(s, tried, e)) && (!best || comes_before(s, e, best)))
+            best = e;
     }
-    return true;
+    return best;
+}
+
+/* The first one of those that are not in the order yet; NULL: only operations of unknown outcome are left, and none
+ * of them needs to have happened. */
+static const struct entry *first_return(const struct search *s)
+{
+    const struct entry *e = s->head.next;
+    while (e && !e->is_return)
+        e = e->next;
+    return e && e->time != LINEAR_PENDING ? e : NULL;
+}
+
+/* Takes the last choice back; NULL: there was none. */
+static struct entry *undo(struct search *s, uint8_t *state)
+{
+    if (s->depth == 0)
+        return NULL;
+    struct frame *top = &s->stack[--s->depth];
+    memcpy(state, top->state, s->model->state_size);
+    s->key[top->call->op / 8] &= (uint8_t) ~(1u << (top->call->op % 8));
+    unlift(top->call);
+    return top->call;
+}
+
+static enum linear_verdict search(struct search *s, uint64_t steps_max, size_t *ret_stuck)
+{
+    uint8_t state[LINEAR_STATE_MAX] = {0};
+    size_t deepest = 0;
+    s->model->init(state);
+    struct entry *e = next_choice(s, NULL);
+    for (uint64_t steps = 0; steps < steps_max; steps++) {
+        const struct entry *limit = first_return(s);
+        if (!limit)
+            return LINEAR_YES;
+        if (e) {
+            e = next_choice(s, try_call(s, e, state) ? NULL : e);
+            continue;
+        }
+        /* Nothing leads past this return: some choice before was wrong. */
+        if (s->depth >= deepest && ret_stuck) {
+            deepest = s->depth;
+            *ret_stuck = limit->op;
+        }
+        const struct entry *undone = undo(s, state);
+        if (!undone)
+            return LINEAR_NO;
+        e = next_choice(s, undone);
+    }
+    return LINEAR_GAVE_UP;
 }
 
 enum linear_verdict linear_check(const struct linear_model *model, const struct linear_op *ops,
@@ -173,36 +237,8 @@ enum linear_verdict linear_check(const struct linear_model *model, const struct 
 {
     assert(model->state_size > 0 && model->state_size <= LINEAR_STATE_MAX);
     struct search s = {.model = model, .ops = ops};
-    uint8_t state[LINEAR_STATE_MAX] = {0};
-    enum linear_verdict verdict = LINEAR_GAVE_UP;
-    size_t deepest = 0;
     begin(&s, count);
-    model->init(state);
-    struct entry *e = s.head.next;
-    for (uint64_t steps = 0; steps < steps_max; steps++) {
-        if (!e || e->time == LINEAR_PENDING || only_pending(&s)) {
-            verdict = LINEAR_YES;
-            break;
-        }
-        if (!e->is_return) {
-            e = try_call(&s, e, state) ? s.head.next : e->next;
-            continue;
-        }
-        /* A return of an operation that is not in the order yet: some choice before was wrong. */
-        if (s.depth >= deepest && ret_stuck) {
-            deepest = s.depth;
-            *ret_stuck = e->op;
-        }
-        if (s.depth == 0) {
-            verdict = LINEAR_NO;
-            break;
-        }
-        struct frame *top = &s.stack[--s.depth];
-        memcpy(state, top->state, model->state_size);
-        s.key[top->call->op / 8] &= (uint8_t) ~(1u << (top->call->op % 8));
-        unlift(top->call);
-        e = top->call->next;
-    }
+    enum linear_verdict verdict = search(&s, steps_max, ret_stuck);
     free(s.entries);
     free(s.stack);
     free(s.key);

@@ -5,7 +5,11 @@
  * that the model accepts; remember each pair (set of linearized operations, state) that led nowhere.
  *
  * The object is described by a model over a small state of fixed size. Independent objects (keys) are checked
- * one by one: linearizability is compositional. */
+ * one by one: linearizability is compositional.
+ *
+ * Operations of unknown outcome double the number of orders each. A hint helps: whoever knows in which order they
+ * probably took effect (etcd's revisions) says so, and that order is tried first. A wrong hint costs time only:
+ * every other order is still tried before a history is called bad. */
 #ifndef SIM_LINEAR_H
 #define SIM_LINEAR_H
 
@@ -15,6 +19,7 @@
 
 #define LINEAR_STATE_MAX 64
 #define LINEAR_PENDING UINT64_MAX /* `returned` of an operation whose outcome nobody knows */
+#define LINEAR_LAST UINT64_MAX    /* `hint` of an operation that probably never took effect */
 
 struct linear_op {
     uint64_t
@@ -22,6 +27,9 @@ struct linear_op {
     uint64_t
         returned;   /* LINEAR_PENDING: may have taken effect at any time after the call, or never */
     const void *op; /* the model's own */
+    /* The order to try first: low ones before high ones, equal ones in the order of their calls. Without one (0) an
+     * operation of unknown outcome comes last. */
+    uint64_t hint;
 };
 
 struct linear_model {

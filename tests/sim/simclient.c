@@ -51,8 +51,11 @@ static void record(struct simclient *c, const struct simanswer *a)
     }
     struct access *x = xcalloc(1, sizeof(*x));
     *x = (struct access){q->kind, q->key, q->value, q->expected, a != NULL, false};
-    if (a && q->kind == REQ_CAS)
+    if (a) {
         x->held = a->succeeded;
+        x->writes = q->kind == REQ_PUT || (q->kind == REQ_CAS && a->succeeded) || a->deleted > 0;
+        x->revision = a->revision;
+    }
     if (a && (q->kind == REQ_GET || q->kind == REQ_CAS))
         c->last_read[q->key] = a->count ? a->kvs[0].value : 0;
     if (q->kind == REQ_GET)
@@ -60,7 +63,7 @@ static void record(struct simclient *c, const struct simanswer *a)
     if (q->kind == REQ_DELETE)
         x->value = 0;
     uint64_t returned = a ? c->sim->world.now : LINEAR_PENDING;
-    all->ops[all->op_count++] = (struct linear_op){c->called, returned, x};
+    all->ops[all->op_count++] = (struct linear_op){c->called, returned, x, 0};
 }
 
 static void model_start(void *state)
@@ -86,6 +89,54 @@ static bool model_step(void *state, const struct linear_op *op)
     return true;
 }
 
+/* What is read at a revision comes after what made it. */
+static uint64_t hint_at(int64_t revision, bool writes)
+{
+    return 2 * (uint64_t)revision + !writes;
+}
+
+/* The revision that an unanswered request made, as far as the model can tell; 0: probably none. A value says whose
+ * it is; a deletion is taken for the first one since the call that nobody got an answer to. */
+static int64_t revision_made(struct clients *c, const struct linear_op *op, bool *used)
+{
+    const struct model *m = &c->sim->model;
+    const struct access *x = op->op;
+    const struct model_history *h = &m->keys[x->key];
+    for (size_t i = 0; i < h->count; i++) {
+        const struct modelkv *kv = &m->kvs[h->at[i]];
+        bool is_it = kv->tombstone ? x->kind == REQ_DELETE && !used[i] &&
+                                         m->seen_at[kv->mod_revision] >= op->called
+                                   : x->kind != REQ_DELETE && kv->value == x->value;
+        if (is_it) {
+            used[i] = true;
+            return kv->mod_revision;
+        }
+    }
+    return 0;
+}
+
+/* The order to try first is that of the revisions. */
+static void add_hints(struct clients *c, uint32_t key, struct linear_op *ops, size_t count)
+{
+    const struct model *m = &c->sim->model;
+    const struct model_history *h = &m->keys[key];
+    bool *used = xcalloc(h->count + 1, sizeof(*used)); /* changes that are some operation's */
+    for (size_t i = 0; i < count; i++) {
+        const struct access *x = ops[i].op;
+        if (x->known)
+            ops[i].hint = hint_at(x->revision, x->writes);
+        for (size_t k = 0; x->known && x->writes && k < h->count; k++)
+            used[k] |= m->kvs[h->at[k]].mod_revision == x->revision;
+    }
+    for (size_t i = 0; i < count; i++) {
+        const struct access *x = ops[i].op;
+        int64_t revision = x->known ? 0 : revision_made(c, &ops[i], used);
+        if (!x->known)
+            ops[i].hint = revision ? hint_at(revision, true) : LINEAR_LAST;
+    }
+    free(used);
+}
+
 uint64_t clients_check_histories(struct clients *c)
 {
     const struct linear_model m = {sizeof(uint64_t), model_start, model_step};
@@ -97,6 +148,7 @@ uint64_t clients_check_histories(struct clients *c)
             if (((const struct access *)c->ops[i].op)->key == key)
                 ops[count++] = c->ops[i];
         }
+        add_hints(c, key, ops, count);
         enum linear_verdict v = linear_check(&m, ops, count, LINEAR_STEPS_MAX, &stuck);
         if (v == LINEAR_NO)
             world_fail(&c->sim->world, "the history of k%03u is not linearizable (operation %zu)",

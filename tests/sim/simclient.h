@@ -20,6 +20,8 @@ struct access { /* of one key, for linear.h */
     uint32_t key;
     uint64_t value, expected; /* written or read, 0: no key; CAS: compared with */
     bool known, held;
+    bool writes;      /* known: it made its revision */
+    int64_t revision; /* known: as of which it was answered */
 };
 
 struct simclient {

@@ -104,6 +104,13 @@ static uint64_t next_random(uint64_t *r)
     return *r >> 33;
 }
 
+/* They may slow the search down, and nothing else. */
+static void give_random_hints(struct linear_op *ops, size_t count, uint64_t *r)
+{
+    for (size_t i = 0; i < count; i++)
+        ops[i].hint = next_random(r) % 3 ? 1000 + i + next_random(r) % 4 : 0;
+}
+
 /* Histories made from a real register with random windows around each access are good; moving one read's value
  * to one that was overwritten before its call makes them bad. */
 static void random_histories(void **state)
@@ -125,10 +132,40 @@ static void random_histories(void **state)
                                         &accesses[i]};
         }
         assert_int_equal(check(ops, COUNT), LINEAR_YES);
+        give_random_hints(ops, COUNT, &r);
+        assert_int_equal(check(ops, COUNT), LINEAR_YES);
         ops[COUNT - 1] = (struct linear_op){5000, 5001, &accesses[COUNT - 1]};
         accesses[COUNT - 1] = (struct access){false, value + COUNT};
         assert_int_equal(check(ops, COUNT), LINEAR_NO);
     }
+}
+
+/* Of forty unanswered writes every second one took effect, much later, in an order that is not that of the calls, and
+ * each was read: without the order of the revisions the search gives up, with it it needs a step for each. */
+static void hints_decide_among_unanswered_writes(void **state)
+{
+    (void)state;
+    enum { COUNT = 40, STEPS = 3 * COUNT };
+    struct access writes[COUNT], reads[COUNT];
+    struct linear_op ops[2 * COUNT];
+    for (int i = 0; i < COUNT; i++) {
+        int place = i * 7 % COUNT; /* among those that took effect */
+        writes[i] = (struct access){true, i + 1};
+        ops[i] = (struct linear_op){(uint64_t)i, LINEAR_PENDING, &writes[i], LINEAR_LAST};
+        if (i % 2 == 0)
+            ops[i].hint = 2 * (uint64_t)place + 2;
+        reads[place] = (struct access){false, i + 1};
+    }
+    size_t count = COUNT;
+    for (int place = 0; place < COUNT; place++) {
+        uint64_t at = 100 + 2 * (uint64_t)place;
+        if (reads[place].value % 2 == 1)
+            ops[count++] = (struct linear_op){at, at + 1, &reads[place], 2 * (uint64_t)place + 3};
+    }
+    assert_int_equal(linear_check(&model, ops, count, STEPS, NULL), LINEAR_YES);
+    for (size_t i = 0; i < count; i++)
+        ops[i].hint = 0;
+    assert_int_equal(linear_check(&model, ops, count, STEPS, NULL), LINEAR_GAVE_UP);
 }
 
 static void gives_up_after_its_steps(void **state)
@@ -147,6 +184,7 @@ int main(void)
         cmocka_unit_test(unknown_outcome_may_take_effect_late_or_never),
         cmocka_unit_test(split_brain_is_bad),
         cmocka_unit_test(random_histories),
+        cmocka_unit_test(hints_decide_among_unanswered_writes),
         cmocka_unit_test(gives_up_after_its_steps),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
