@@ -5,10 +5,11 @@
  * Each client has one request under way at a time, with a pause between: a put of a value never used before, a get,
  * a delete, or a compare-and-swap on what it read last. Timed-out writes are recorded as of unknown outcome. At the
  * end, when all are done, each key is read once more: a lost last write shows. Prints
- *     ok=N failed=N unknown=N gap_ms=N
- * (gap: the longest time without any acknowledged write) and, per key, a violation if there is one. Exit code 0:
+ *     ok=N failed=N unknown=N gap_ms=N reads_min=N
+ * (gap: the longest time without any acknowledged write; reads_min: see below) and, per key, a violation if there is one. Exit code 0:
  * linearizable; 1: not; 2: usage. Every second client names its writes, and so can repeat them after a lost answer;
- * with HISTORY_NAMED in the environment all do. */
+ * with HISTORY_NAMED in the environment all do. With HISTORY_EVERYWHERE half of the clients ask one member only, each
+ * member one of them at least, and reads_min is the number of reads that the least busy member answered them. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -46,6 +47,8 @@ struct history {
     bool ending;
     int64_t last_value;
     uint64_t random, ok, failed, unknown, last_write_ns, gap_ns;
+    size_t member_count, staying;         /* clients that ask one member only */
+    uint64_t reads[CLIENT_ENDPOINTS_MAX]; /* answered to these by each member */
 };
 
 struct worker {
@@ -53,6 +56,7 @@ struct worker {
     struct client *client;
     uv_timer_t pause;
     struct access *current;
+    int member; /* the only one that it asks; -1: it asks any */
     uint64_t called;
     int64_t last_read[KEYS_MAX];
     bool reads_finally; /* one worker does */
@@ -114,10 +118,12 @@ static void answered(void *ctx, const struct client_result *result)
     if (result->code == ERR_OK) {
         a->known = true;
         h->ok++;
-        if (a->kind == GET)
-            a->value = w->last_read[a->key] = value_of((const void *)result->message);
-        else
+        if (a->kind != GET)
             note_write(h);
+        else
+            a->value = w->last_read[a->key] = value_of((const void *)result->message);
+        if (a->kind == GET && w->member >= 0)
+            h->reads[w->member]++;
         if (a->kind == SWAP)
             a->succeeded = ((const Etcdserverpb__TxnResponse *)result->message)->succeeded;
         record(h, a, w->called, now_ns());
@@ -286,35 +292,53 @@ static void input_read(uv_stream_t *input, ssize_t n, const uv_buf_t *buf)
     uv_close((uv_handle_t *)input, NULL);
 }
 
+/* Each client begins at another member; some stay there. */
+static bool start_worker(struct history *h, struct worker *w, int i, const char *const *urls)
+{
+    const char *order[CLIENT_ENDPOINTS_MAX];
+    for (size_t k = 0; k < h->member_count; k++)
+        order[k] = urls[((size_t)i + k) % h->member_count];
+    bool stays = getenv("HISTORY_EVERYWHERE") && i % 4 >= 2;
+    w->member = stays ? (int)(h->staying++ % h->member_count) : -1;
+    struct client_config config = {.endpoints = stays ? &urls[w->member] : order,
+                                   .endpoint_count = stays ? 1 : h->member_count,
+                                   .timeout_ms = CALL_TIMEOUT_MS,
+                                   .request_ids = i % 2 == 0 || getenv("HISTORY_NAMED")};
+    struct error err;
+    w->h = h;
+    w->reads_finally = i == 0;
+    if (client_new(&h->loop, &config, &w->client, &err) != ERR_OK) {
+        fprintf(stderr, "history: %s\n", err.message);
+        return false;
+    }
+    uv_timer_init(&h->loop, &w->pause);
+    uv_timer_start(&w->pause, next_operation, 0, 0);
+    h->clients_running++;
+    return true;
+}
+
 static bool start_workers(struct history *h, struct worker *workers, int count, char *list)
 {
     const char *urls[CLIENT_ENDPOINTS_MAX];
-    size_t url_count = 0;
     char *save = NULL;
-    for (char *u = strtok_r(list, ",", &save); u && url_count < CLIENT_ENDPOINTS_MAX;
+    for (char *u = strtok_r(list, ",", &save); u && h->member_count < CLIENT_ENDPOINTS_MAX;
          u = strtok_r(NULL, ",", &save))
-        urls[url_count++] = u;
+        urls[h->member_count++] = u;
     for (int i = 0; i < count; i++) {
-        const char *order[CLIENT_ENDPOINTS_MAX];
-        for (size_t k = 0; k < url_count; k++) /* each client begins at another member */
-            order[k] = urls[((size_t)i + k) % url_count];
-        struct client_config config = {.endpoints = order,
-                                       .endpoint_count = url_count,
-                                       .timeout_ms = CALL_TIMEOUT_MS,
-                                       .request_ids = i % 2 == 0 || getenv("HISTORY_NAMED")};
-        struct error err;
-        struct worker *w = &workers[i];
-        w->h = h;
-        w->reads_finally = i == 0;
-        if (client_new(&h->loop, &config, &w->client, &err) != ERR_OK) {
-            fprintf(stderr, "history: %s\n", err.message);
+        if (!start_worker(h, &workers[i], i, urls))
             return false;
-        }
-        uv_timer_init(&h->loop, &w->pause);
-        uv_timer_start(&w->pause, next_operation, 0, 0);
-        h->clients_running++;
     }
     return true;
+}
+
+static void print_counts(const struct history *h)
+{
+    uint64_t reads_min = h->staying ? UINT64_MAX : 0;
+    for (size_t i = 0; i < h->member_count && h->staying; i++)
+        reads_min = h->reads[i] < reads_min ? h->reads[i] : reads_min;
+    printf("ok=%" PRIu64 " failed=%" PRIu64 " unknown=%" PRIu64 " gap_ms=%" PRIu64
+           " reads_min=%" PRIu64 "\n",
+           h->ok, h->failed, h->unknown, h->gap_ns / 1000000, reads_min);
 }
 
 int main(int argc, char **argv)
@@ -335,8 +359,7 @@ int main(int argc, char **argv)
         return 2;
     uv_run(&h.loop, UV_RUN_DEFAULT);
     uv_loop_close(&h.loop);
-    printf("ok=%" PRIu64 " failed=%" PRIu64 " unknown=%" PRIu64 " gap_ms=%" PRIu64 "\n", h.ok,
-           h.failed, h.unknown, h.gap_ns / 1000000);
+    print_counts(&h);
     bool good = h.ok > 0;
     for (int key = 0; key < keys; key++)
         good = check_key(&h, key) && good;

@@ -7,17 +7,25 @@ import time
 import unittest
 
 from harness import QUORUMD, Process, TestCase, scaled, wait_for
-from load import Load, writes_work
+from load import Load, Witness, writes_work
 from network import HostCluster, Network
 
 
-class Faults(TestCase):
+class FaultCase(TestCase):
     ROUNDS = scaled(6, 2)
 
     def load(self, cluster, **options):
         made = Load(cluster, self.folder, **options)
         self.addCleanup(made.kill)
         return made
+
+    def witness(self, cluster, **options):
+        made = Witness(cluster, self.folder, **options)
+        self.addCleanup(made.kill)
+        return made
+
+
+class Faults(FaultCase):
 
     def test_kill_the_leader_again_and_again(self):
         cluster = self.cluster(3)
@@ -32,11 +40,12 @@ class Faults(TestCase):
         self.assertGreater(counts["ok"], 100)
         cluster.wait_equal()
 
-    def test_kill_the_leader_every_five_seconds(self):
-        """FAULT_LEADER_KILLS=12 is the full minute."""
-        cluster = self.cluster(3)
-        load = self.load(cluster)
-        for i in range(int(os.environ.get("FAULT_LEADER_KILLS", scaled(4, 2)))):
+    def minute_of_kills(self, size):
+        """A minute of load, the leader killed every five seconds: FAULT_LEADER_KILLS=4 is a third of it."""
+        cluster = self.cluster(size)
+        load, witness = self.load(cluster, clients=12, everywhere=True), self.witness(cluster)
+        kills = int(os.environ.get("FAULT_LEADER_KILLS", scaled(12, 2)))
+        for i in range(kills):
             begun = time.monotonic()
             victim = cluster.leader()
             cluster.ctl("put", f"/kept/{i}", str(i))
@@ -48,8 +57,17 @@ class Faults(TestCase):
                 self.assertEqual(cluster.ctl("get", f"/kept/{k}", "--print-value-only").stdout, f"{k}\n")
             time.sleep(max(0.0, begun + 5 - time.monotonic()))
         counts = load.finish(self)
+        print(f"    {kills} kills of the leader of {size} members: {counts}", flush=True)
         self.assertGreater(counts["ok"], 1000)
+        self.assertGreater(counts["reads_min"], 50, "reads at each member")
+        witness.finish(self)
         cluster.wait_equal()
+
+    def test_kill_the_leader_of_three_every_five_seconds(self):
+        self.minute_of_kills(3)
+
+    def test_kill_the_leader_of_five_every_five_seconds(self):
+        self.minute_of_kills(5)
 
     def test_kill_anyone(self):
         cluster = self.cluster(5)
@@ -69,7 +87,7 @@ class Faults(TestCase):
     def test_stop_and_continue(self):
         """A leader that sleeps while another takes over must not answer from its old state."""
         cluster = self.cluster(3)
-        load = self.load(cluster)
+        load, witness = self.load(cluster), self.witness(cluster)
         for _ in range(self.ROUNDS):
             sleeper = cluster.leader()
             sleeper.process.signal(signal.SIGSTOP)
@@ -80,11 +98,12 @@ class Faults(TestCase):
                 sleeper.process.signal(signal.SIGCONT)
             cluster.wait_healthy()
         load.finish(self)
+        witness.finish(self)
         cluster.wait_equal()
 
     def test_rolling_restart(self):
         cluster = self.cluster(3)
-        load = self.load(cluster)
+        load, witness = self.load(cluster), self.witness(cluster)
         for _ in range(scaled(2, 1)):
             for node in cluster.nodes:
                 self.assertEqual(node.stop(), 0)
@@ -92,6 +111,7 @@ class Faults(TestCase):
                 cluster.wait_healthy()
         counts = load.finish(self)
         self.assertGreater(counts["ok"], 100)
+        witness.finish(self)
         cluster.wait_equal()
 
     def test_wiped_member(self):
@@ -114,7 +134,7 @@ class Faults(TestCase):
 
 
 @unittest.skipUnless(os.geteuid() == 0, "network namespaces need root: run the tests as root")
-class Partitions(TestCase):
+class Partitions(FaultCase):
     def setUp(self):
         super().setUp()
         for tool, package in (("ip", "iproute2"), ("nft", "nftables")):
@@ -127,12 +147,11 @@ class Partitions(TestCase):
         cluster = HostCluster(network, os.path.join(self.folder, "hosts"), size, QUORUMD)
         self.addCleanup(cluster.stop)
         cluster.start()
-        load = Load(cluster, self.folder, prefix=["ip", "netns", "exec", network.client])
-        self.addCleanup(load.kill)
-        return network, cluster, load
+        beside = ["ip", "netns", "exec", network.client]
+        return network, cluster, self.load(cluster, prefix=beside), self.witness(cluster, prefix=beside)
 
     def run_partitions(self, size, split):
-        network, cluster, load = self.hosts(size)
+        network, cluster, load, witness = self.hosts(size)
         for i in range(scaled(4, 2)):
             majority = split(network, cluster, i)
             writes_work(cluster, [cluster.nodes[n] for n in majority])
@@ -140,6 +159,7 @@ class Partitions(TestCase):
             cluster.wait_healthy()
         counts = load.finish(self)
         self.assertGreater(counts["ok"], 100)
+        witness.finish(self)
         cluster.wait_equal()
 
     def test_leader_alone(self):

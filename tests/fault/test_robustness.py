@@ -8,17 +8,17 @@ from load import writes_work
 import test_faults
 
 
-class Robustness(test_faults.TestCase):
-    load = test_faults.Faults.load
-
-    def finish(self, cluster, load):
+class Robustness(test_faults.FaultCase):
+    def finish(self, cluster, load, witness=None):
         counts = load.finish(self)
         self.assertGreater(counts["ok"], 100)
+        if witness:
+            witness.finish(self)
         cluster.wait_equal()
 
     def test_pause_each_in_turn(self):
         cluster = self.cluster(3)
-        load = self.load(cluster)
+        load, witness = self.load(cluster), self.witness(cluster)
         for _ in range(scaled(2, 1)):
             for sleeper in cluster.nodes:
                 sleeper.process.signal(signal.SIGSTOP)
@@ -27,12 +27,12 @@ class Robustness(test_faults.TestCase):
                 finally:
                     sleeper.process.signal(signal.SIGCONT)
                 cluster.wait_healthy()
-        self.finish(cluster, load)
+        self.finish(cluster, load, witness)
 
     def test_pause_all(self):
         """Longer than an election takes: whoever wakes first must not answer from what it knew."""
         cluster = self.cluster(3)
-        load = self.load(cluster)
+        load, witness = self.load(cluster), self.witness(cluster)
         chance = random.Random(3)
         for _ in range(scaled(3, 1)):
             for node in cluster.nodes:
@@ -43,7 +43,7 @@ class Robustness(test_faults.TestCase):
                 time.sleep(chance.uniform(0, 0.5))  # no condition: any order and distance will do
             cluster.wait_healthy()
             writes_work(cluster)
-        self.finish(cluster, load)
+        self.finish(cluster, load, witness)
 
     def test_compaction_and_defragmentation(self):
         cluster = self.cluster(3)
@@ -88,7 +88,7 @@ class Loss(test_faults.Partitions):
     test_leader_alone = test_minority_of_five = test_one_way = test_bridge = None
 
     def test_half_of_the_packets(self):
-        network, cluster, load = self.hosts(3)
+        network, cluster, load, witness = self.hosts(3)
         for _ in range(scaled(2, 1)):
             network.lose_half()
             time.sleep(5)  # progress is not promised meanwhile; correctness is
@@ -97,4 +97,5 @@ class Loss(test_faults.Partitions):
             writes_work(cluster)
         counts = load.finish(self)
         self.assertGreater(counts["ok"], 100)
+        witness.finish(self)
         cluster.wait_equal()
