@@ -175,6 +175,13 @@ size_t lessor_expired(struct lessor *l, uint64_t now_ms, uint64_t retry_ms, int6
     return n;
 }
 
+void lessor_revoke_unsent(struct lessor *l, int64_t id)
+{
+    struct lease *e = find(l, id);
+    if (e && l->primary)
+        heap_set(&l->expiries, &e->expiry, e->deadline_ms);
+}
+
 size_t lessor_checkpoints_due(struct lessor *l, uint64_t now_ms, uint64_t interval_ms, int64_t *ids,
                               int64_t *remaining, size_t max)
 {
@@ -200,8 +207,10 @@ void lessor_checkpoints_unsent(struct lessor *l, const int64_t *ids, size_t coun
 {
     for (size_t i = 0; i < count; i++) {
         struct lease *e = find(l, ids[i]);
-        if (e && e->under_way > 0)
-            e->under_way--;
+        if (!e || e->under_way == 0)
+            continue;
+        e->under_way--;
+        heap_set(&l->checkpoints, &e->checkpoint, 0); /* due as before */
     }
 }
 

@@ -46,9 +46,11 @@ enum errc lessor_renew(struct lessor *l, int64_t id, uint64_t now_ms, int64_t *r
  * after `retry_ms`, if it still exists. */
 size_t lessor_expired(struct lessor *l, uint64_t now_ms, uint64_t retry_ms, int64_t *ids,
                       size_t max);
+/* It could not be proposed: it is given again with the next call. */
+void lessor_revoke_unsent(struct lessor *l, int64_t id);
 /* Up to `max` leases that are due for a checkpoint of their remaining TTL (long ones, every
  * `interval_ms`). They count as under way until lessor_checkpoint(), or until they are given back because
- * they could not be proposed. */
+ * they could not be proposed: then they are due again with the next call. */
 size_t lessor_checkpoints_due(struct lessor *l, uint64_t now_ms, uint64_t interval_ms, int64_t *ids,
                               int64_t *remaining, size_t max);
 void lessor_checkpoints_unsent(struct lessor *l, const int64_t *ids, size_t count);

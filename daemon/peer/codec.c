@@ -61,6 +61,8 @@ void codec_to_wire(const struct raft_message *m, struct arena *arena, Raftpb__Me
     ret_wire->reject_hint = m->reject_hint;
     ret_wire->hint_term = m->hint_term;
     ret_wire->context = m->context;
+    ret_wire->origin = m->origin;
+    ret_wire->reason = (uint32_t)m->reason;
     ret_wire->snapshot_index = m->snapshot_index;
     ret_wire->snapshot_term = m->snapshot_term;
     entries_to_wire(m, arena, ret_wire);
@@ -106,7 +108,7 @@ static enum errc ids_from_wire(const uint64_t *from, size_t count, uint64_t *to,
 
 enum errc codec_from_wire(const Raftpb__Message *wire, struct raft_message *ret_message)
 {
-    if (wire->type == 0 || wire->type > RAFT_MSG_TYPE_MAX)
+    if (wire->type == 0 || wire->type > RAFT_MSG_TYPE_MAX || wire->reason > RAFT_REFUSED_MAX)
         return ERR_INVALID;
     struct raft_message m = {
         .type = (enum raft_message_type)wire->type,
@@ -121,6 +123,8 @@ enum errc codec_from_wire(const Raftpb__Message *wire, struct raft_message *ret_
         .reject_hint = wire->reject_hint,
         .hint_term = wire->hint_term,
         .context = wire->context,
+        .origin = wire->origin,
+        .reason = (enum raft_refusal_reason)wire->reason,
         .snapshot_index = wire->snapshot_index,
         .snapshot_term = wire->snapshot_term,
     };

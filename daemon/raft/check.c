@@ -27,13 +27,8 @@ static bool append_valid(const struct raft_message *m)
 
 static bool propose_valid(const struct raft_message *m)
 {
-    if (m->entry_count == 0 || m->entry_count > MESSAGE_ENTRIES_MAX || m->entries == NULL)
-        return false;
-    for (size_t i = 0; i < m->entry_count; i++) {
-        if (m->entries[i] == NULL || m->entries[i]->type != RAFT_ENTRY_COMMAND)
-            return false;
-    }
-    return true;
+    return m->entry_count == 1 && m->entries != NULL && m->entries[0] != NULL &&
+           m->entries[0]->type == RAFT_ENTRY_COMMAND;
 }
 
 static bool body_valid(const struct raft_message *m)
@@ -53,9 +48,18 @@ static bool body_valid(const struct raft_message *m)
     case RAFT_MSG_READ_INDEX:
     case RAFT_MSG_READ_INDEX_REPLY:
         return m->context != 0;
+    case RAFT_MSG_PROPOSE_REFUSED:
+        return m->context != 0 && m->reason >= RAFT_REFUSED_TOO_MANY &&
+               m->reason <= RAFT_REFUSED_MAX;
     default:
         return true;
     }
+}
+
+bool raft_message_has_term(enum raft_message_type type)
+{
+    return type != RAFT_MSG_PROPOSE && type != RAFT_MSG_PROPOSE_REFUSED &&
+           type != RAFT_MSG_READ_INDEX;
 }
 
 bool raft_message_valid(const struct raft *r, const struct raft_message *m)
@@ -64,8 +68,7 @@ bool raft_message_valid(const struct raft *r, const struct raft_message *m)
         return false;
     if (m->from == 0 || m->from == r->id || (m->to != 0 && m->to != r->id))
         return false;
-    bool without_term = m->type == RAFT_MSG_PROPOSE || m->type == RAFT_MSG_READ_INDEX;
-    if (m->term == 0 && !without_term)
+    if (m->term == 0 && raft_message_has_term(m->type))
         return false;
     if (m->term > INDEX_MAX || m->index > INDEX_MAX || m->commit > INDEX_MAX ||
         m->reject_hint > INDEX_MAX)

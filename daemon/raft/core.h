@@ -70,6 +70,11 @@ struct raft_reads {
     size_t state_count, state_cap;
 };
 
+struct raft_refusals {
+    struct raft_refusal *items;
+    size_t count, cap;
+};
+
 struct raft_snapshot_pending {
     bool waiting; /* stepped, not yet installed */
     bool handed;  /* given to the driver */
@@ -122,6 +127,7 @@ struct raft {
     bool disk_transfer; /* it hands over because its disk hangs */
 
     struct raft_reads reads;
+    struct raft_refusals refusals; /* of own proposals */
     struct raft_snapshot_pending snapshot;
 
     struct raft_outbox now, after_sync; /* what the next readies send */
@@ -131,6 +137,7 @@ struct raft {
         struct raft_entry **entries, **committed;
         size_t entry_count, committed_count;
         struct raft_read_state *states;
+        struct raft_refusal *refusals;
     } out;
 };
 
@@ -191,6 +198,7 @@ void raft_recv_snapshot(struct raft *r, const struct raft_message *m);
 
 /* propose.c */
 void raft_recv_propose(struct raft *r, const struct raft_message *m);
+void raft_recv_propose_refused(struct raft *r, const struct raft_message *m);
 
 /* read.c */
 bool raft_reads_due(const struct raft *r);
@@ -212,6 +220,8 @@ void raft_recv_timeout_now(struct raft *r, const struct raft_message *m);
 uint64_t raft_transfer_best(struct raft *r);
 
 /* check.c */
+/* Some messages mean the same in every term. */
+bool raft_message_has_term(enum raft_message_type type);
 /* Whether a message can have come from a correct member. */
 bool raft_message_valid(const struct raft *r, const struct raft_message *m);
 

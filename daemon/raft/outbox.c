@@ -5,11 +5,6 @@
 #include "daemon/raft/core.h"
 #include "lib/base/memory.h"
 
-static bool has_term(enum raft_message_type type)
-{
-    return type != RAFT_MSG_PROPOSE && type != RAFT_MSG_READ_INDEX;
-}
-
 /* The figure: persistent state is "updated on stable storage before responding to RPCs". A refusal and
  * the answer to a pre-vote promise nothing. */
 static bool promises_durability(const struct raft_message *m)
@@ -30,7 +25,7 @@ void raft_send(struct raft *r, struct raft_message m)
 {
     assert(m.to != 0 && m.to != r->id);
     m.from = r->id;
-    if (m.term == 0 && has_term(m.type))
+    if (m.term == 0 && raft_message_has_term(m.type))
         m.term = r->term;
     push(promises_durability(&m) ? &r->after_sync : &r->now, &m);
 }

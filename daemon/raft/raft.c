@@ -142,6 +142,8 @@ static void free_out(struct raft *r)
     free(r->out.entries);
     free(r->out.committed);
     free(r->out.states);
+    free(r->out.refusals);
+    free(r->refusals.items);
 }
 
 void raft_free(struct raft *r)

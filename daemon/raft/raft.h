@@ -18,7 +18,7 @@
  *   5. when 2 is synced, raft_persisted() is called with the ready's `persist_token`. A ready with
  *      nothing for 2 (no commit index is worth a sync of its own) has token 0.
  *   6. `committed` entries are applied in order; then raft_applied() says how far.
- *   7. `read_states`: reads whose index has been confirmed.
+ *   7. `read_states`: reads whose index has been confirmed; `refusals`: proposals that nobody took.
  *
  * Several appends may be under way at once; syncs complete in order. The leader counts its own log only
  * up to what raft_persisted() confirmed, and an entry is handed out as committed only when it is in this
@@ -114,18 +114,29 @@ enum raft_message_type {
     RAFT_MSG_HEARTBEAT, /* context: the read round that an answer confirms, 0: none */
     RAFT_MSG_HEARTBEAT_REPLY,
     RAFT_MSG_SNAPSHOT,         /* snapshot_index/term/conf: the driver streams the data beside it */
-    RAFT_MSG_PROPOSE,          /* follower to leader: entries with type and data only */
+    RAFT_MSG_PROPOSE,          /* follower to leader: one entry with type and data only; context,
+                                * origin: what a refusal names, and whom it goes to */
     RAFT_MSG_READ_INDEX,       /* follower to leader: context */
     RAFT_MSG_READ_INDEX_REPLY, /* index: safe to read at, context; reject: no leader here */
     RAFT_MSG_TIMEOUT_NOW,      /* leader transfer: campaign at once */
     RAFT_MSG_TRANSFER_LEADER, /* follower asks its leader to hand over to `context`, 0: to `from` */
-    RAFT_MSG_TYPE_MAX = RAFT_MSG_TRANSFER_LEADER,
+    RAFT_MSG_PROPOSE_REFUSED, /* to the proposer: the PROPOSE with this context was not taken */
+    RAFT_MSG_TYPE_MAX = RAFT_MSG_PROPOSE_REFUSED,
+};
+
+/* Why a proposal that came from another member was not taken. It is not in the log of who refused it,
+ * and won't be: no member keeps a proposal that it doesn't append at once. */
+enum raft_refusal_reason {
+    RAFT_REFUSED_TOO_MANY = 1, /* uncommitted_bytes_max */
+    RAFT_REFUSED_NO_LEADER,    /* it doesn't lead, and knows nobody to pass it on to */
+    RAFT_REFUSED_TRANSFER,     /* it is handing leadership over */
+    RAFT_REFUSED_MAX = RAFT_REFUSED_TRANSFER,
 };
 
 struct raft_message {
     enum raft_message_type type;
     uint64_t from, to;
-    uint64_t term;     /* 0 for PROPOSE and READ_INDEX from a follower */
+    uint64_t term;     /* 0 for PROPOSE, PROPOSE_REFUSED and READ_INDEX from a follower */
     uint64_t log_term; /* APPEND: prevLogTerm; votes: lastLogTerm */
     uint64_t index;    /* APPEND: prevLogIndex; votes: lastLogIndex; replies: see the types */
     uint64_t commit;
@@ -136,7 +147,9 @@ struct raft_message {
     uint64_t
         reject_hint; /* a follower's guess where the logs may agree (thesis 5.3, fast back-up) */
     uint64_t hint_term;
-    uint64_t context; /* read round */
+    uint64_t context; /* read round; PROPOSE: its proposer's name for it, 0: wants no refusal */
+    uint64_t origin;  /* PROPOSE that was passed on: who proposed it, 0: `from` */
+    enum raft_refusal_reason reason;
     uint64_t snapshot_index, snapshot_term;
     struct raft_conf snapshot_conf;
 };
@@ -145,6 +158,12 @@ struct raft_read_state {
     uint64_t context; /* what raft_read_index() was given */
     uint64_t index;   /* reading a state applied up to here is linearizable */
     bool failed;      /* no leader confirmed it (leader lost or term changed): try again */
+};
+
+/* A forwarded proposal that was refused. */
+struct raft_refusal {
+    uint64_t context; /* what raft_propose() was given */
+    enum raft_refusal_reason reason;
 };
 
 struct raft_ready {
@@ -165,6 +184,8 @@ struct raft_ready {
     size_t committed_count;
     struct raft_read_state *read_states;
     size_t read_state_count;
+    struct raft_refusal *refusals;
+    size_t refusal_count;
 };
 
 enum raft_role { RAFT_FOLLOWER, RAFT_PRECANDIDATE, RAFT_CANDIDATE, RAFT_LEADER };
@@ -225,8 +246,11 @@ enum errc raft_step(struct raft *r, const struct raft_message *m);
 
 /* Proposes a command. On a follower it is forwarded to the leader (it may get lost: the caller has a
  * timeout). ERR_NO_LEADER, ERR_TOO_MANY_REQUESTS (uncommitted_bytes_max), ERR_UNAVAILABLE during a
- * leader transfer. On the leader *ret_index is the entry's index, 0 when it was forwarded. */
-enum errc raft_propose(struct raft *r, struct bytes data, uint64_t *ret_index);
+ * leader transfer. On the leader *ret_index is the entry's index, 0 when it was forwarded.
+ *
+ * `context` names this call, if it is forwarded, in the refusal that may come back (0: none is wanted). It
+ * must be another one each time, also for the same data: a refusal says nothing of an earlier copy. */
+enum errc raft_propose(struct raft *r, struct bytes data, uint64_t context, uint64_t *ret_index);
 
 /* Proposes a membership change (leader only, else ERR_NOT_LEADER). One at a time, and only after an
  * entry of the leader's own term has committed (Ongaro's 2015 correction): else ERR_BUSY. */

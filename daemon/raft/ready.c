@@ -36,7 +36,8 @@ bool raft_has_ready(const struct raft *r)
 {
     return persist_due(r) || snapshot_due(r) || committed_due(r) || r->now.count > 0 ||
            (r->after_sync.count > 0 && r->persist_count == 0) || r->reads.state_count > 0 ||
-           raft_reads_due(r) || (r->role == RAFT_LEADER && r->replication_due);
+           r->refusals.count > 0 || raft_reads_due(r) ||
+           (r->role == RAFT_LEADER && r->replication_due);
 }
 
 static void release_out(struct raft *r)
@@ -50,6 +51,8 @@ static void release_out(struct raft *r)
     free(r->out.entries);
     free(r->out.committed);
     free(r->out.states);
+    free(r->out.refusals);
+    r->out.refusals = NULL;
     r->out.entries = r->out.committed = NULL;
     r->out.entry_count = r->out.committed_count = 0;
     r->out.states = NULL;
@@ -138,6 +141,10 @@ void raft_ready(struct raft *r, struct raft_ready *ret_ready)
     d.read_state_count = r->reads.state_count;
     r->reads.states = NULL;
     r->reads.state_count = r->reads.state_cap = 0;
+    r->out.refusals = r->refusals.items;
+    d.refusals = r->refusals.items;
+    d.refusal_count = r->refusals.count;
+    r->refusals = (struct raft_refusals){0};
 
     assert(r->log.base_index <= r->applied && r->applied <= r->handed);
     assert(r->handed <= r->commit && r->handed <= r->persisted);

@@ -102,6 +102,9 @@ static enum errc dispatch(struct raft *r, const struct raft_message *m)
     case RAFT_MSG_PROPOSE:
         raft_recv_propose(r, m);
         return ERR_OK;
+    case RAFT_MSG_PROPOSE_REFUSED:
+        raft_recv_propose_refused(r, m);
+        return ERR_OK;
     case RAFT_MSG_READ_INDEX:
         raft_recv_read_index(r, m);
         return ERR_OK;

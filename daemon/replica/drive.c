@@ -208,6 +208,8 @@ static void carry_out(struct replica *r)
         enqueue(r, d.committed[i]);
     for (size_t i = 0; i < d.read_state_count; i++)
         read_confirmed(r, &d.read_states[i]);
+    for (size_t i = 0; i < d.refusal_count; i++)
+        propose_refused(r, &d.refusals[i]);
 }
 
 bool replica_poll(struct replica *r)

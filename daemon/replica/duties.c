@@ -132,6 +132,7 @@ void duties_tick(struct replica *r)
 {
     r->ticks++;
     requests_time_out(r);
+    propose_refused_again(r);
     leader_watch(r);
     leader_duties(r);
     trim_history(r);

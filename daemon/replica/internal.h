@@ -37,6 +37,10 @@ struct replica_op {
     uint8_t *data; /* a proposal, packed: kept until it is known to be in the log for good */
     size_t size;
     uint64_t sent_term, sent_index; /* index 0: forwarded to the leader of that term */
+    uint16_t
+        sendings; /* of a proposal, so far (a tick apart at least): a refusal names the last one */
+    bool away;    /* the last one was forwarded, and nothing has been heard of it */
+    bool astray;  /* an earlier one was given up, and may still get into the log */
     uint64_t read_index;
     int64_t lease, ttl; /* of a renewal */
     enum errc outcome;  /* once in `finished` */
@@ -119,6 +123,7 @@ struct replica {
     /* Requests. */
     struct replica_op *buckets[OP_BUCKETS];
     struct list unsent, sent;                            /* proposals */
+    struct list refused;                                 /* to be sent again, but not at once */
     struct list reads_waiting, reads_round, reads_ready; /* not asked, asked, confirmed */
     struct list finished;                                /* outcome known, `done` not called */
     struct list timers;                                  /* all of them, by deadline */
@@ -181,6 +186,8 @@ void requests_stop(struct replica *r); /* all end with ERR_STOPPED, at once */
 /* ---- propose.c ---- */
 uint64_t propose_next_id(struct replica *r);
 void propose_pending(struct replica *r); /* hands waiting proposals to the core */
+void propose_refused(struct replica *r, const struct raft_refusal *refusal);
+void propose_refused_again(struct replica *r); /* a moment later, or there is another leader */
 /* The log has reached `term`: proposals of earlier terms that have not been applied are lost, or may be. */
 void propose_settle(struct replica *r, uint64_t term);
 void propose_settle_unseen(struct replica *r); /* a snapshot was installed */

@@ -62,6 +62,7 @@ void leader_watch(struct replica *r)
     r->leader_told = r->status.leader;
     r->term_told = r->status.term;
     r->lead_told = leads;
+    propose_refused_again(r);
     if (r->status.leader && !list_empty(&r->unsent))
         replica_wake(r);
     if (r->config.leader_changed)
@@ -82,8 +83,8 @@ static void revoke_expired(struct replica *r)
         request.lease_revoke = &revoke;
         if (MUTANT(stalled_leader_revokes)) /* goes to whoever leads by then (e#15247) */
             propose_internal(r, &request, NULL);
-        else
-            propose_as_leader(r, &request, &(uint64_t){0});
+        else if (propose_as_leader(r, &request, &(uint64_t){0}) != ERR_OK)
+            lessor_revoke_unsent(r->lessor, ids[i]);
     }
     if (MUTANT(expiry_unbounded) && n == LEASE_EXPIRE_BATCH_MAX) /* e#8097 */
         revoke_expired(r);

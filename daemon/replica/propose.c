@@ -4,6 +4,10 @@
 
 #include "daemon/replica/internal.h"
 #include "lib/base/memory.h"
+#include "lib/base/mutant.h"
+
+#define NAME_BITS 48 /* of an id, that count up */
+#define NAME_MASK ((UINT64_C(1) << NAME_BITS) - 1)
 
 /* High bits of the member's id, low ones that start anywhere and count up: no other member's proposal and
  * none of this member's former lives has the same. */
@@ -12,8 +16,8 @@ uint64_t propose_next_id(struct replica *r)
     if (r->next_id == 0)
         r->next_id = r->config.env->random(r->config.env) >> 16;
     r->next_id++;
-    uint64_t low = r->next_id & 0xffffffffffff;
-    uint64_t id = (r->member_id << 48) | low;
+    uint64_t low = r->next_id & NAME_MASK;
+    uint64_t id = (r->member_id << NAME_BITS) | low;
     return id ? id : propose_next_id(r);
 }
 
@@ -125,12 +129,28 @@ enum errc propose_as_leader(struct replica *r, Raftpb__InternalRequest *request,
     size_t size;
     uint8_t *data = pack(request, &size);
     *ret_index = 0;
-    enum errc code = raft_propose(r->raft, bytes_of(data, size), ret_index);
+    enum errc code = raft_propose(r->raft, bytes_of(data, size), 0, ret_index);
     free(data);
     /* Nothing since replica_refresh() has changed the role. */
     assert(code != ERR_OK || *ret_index != 0);
     replica_wake(r);
     return code;
+}
+
+/* ---- sending, and what comes of it -------------------------------------------------------------- */
+
+/* What a sending is called: its number, and the request's id without the member's. */
+static uint64_t next_name(const struct replica_op *op)
+{
+    return (uint64_t)(op->sendings + 1) << NAME_BITS | (op->id & NAME_MASK);
+}
+
+static void send_again(struct replica_op *op, struct list *later)
+{
+    op->away = false;
+    list_remove(&op->link);
+    list_append(later, &op->link);
+    replica_wake(op->replica);
 }
 
 void propose_pending(struct replica *r)
@@ -139,18 +159,47 @@ void propose_pending(struct replica *r)
     {
         struct replica_op *op = CONTAINER_OF(it, struct replica_op, link);
         uint64_t index = 0;
-        enum errc code = raft_propose(r->raft, bytes_of(op->data, op->size), &index);
+        enum errc code = raft_propose(r->raft, bytes_of(op->data, op->size), next_name(op), &index);
         if (code == ERR_NO_LEADER || code == ERR_UNAVAILABLE)
             return; /* they wait for a leader, or for the end of a transfer */
+        if (code == ERR_TOO_MANY_REQUESTS && op->astray) {
+            send_again(op, &r->refused); /* nobody can say yet that it won't be applied */
+            continue;
+        }
         if (code != ERR_OK) {
             request_finish(op, code);
             continue;
         }
+        op->sendings++;
+        op->away = index == 0;
         op->sent_term = r->status.term;
         op->sent_index = index;
         list_remove(&op->link);
         list_append(&r->sent, &op->link);
     }
+}
+
+/* The last sending of a proposal was not taken. If it was the only one that could get into the log, the
+ * outcome is known: a limit is answered, and what has only met with a change of leaders is sent again. */
+void propose_refused(struct replica *r, const struct raft_refusal *refusal)
+{
+    uint64_t id = r->member_id << NAME_BITS | (refusal->context & NAME_MASK);
+    struct replica_op *op = request_find(r, id);
+    if (!op || op->kind != OP_PROPOSAL || !op->away ||
+        op->sendings != refusal->context >> NAME_BITS)
+        return; /* repeated, or late: it has been decided otherwise */
+    bool only_one = !op->astray || MUTANT(refused_while_astray);
+    if (refusal->reason == RAFT_REFUSED_TOO_MANY && only_one && !op->internal)
+        request_finish(op, ERR_TOO_MANY_REQUESTS);
+    else
+        send_again(op, &r->refused);
+}
+
+/* Not at once: who refused would be asked again with each round trip. */
+void propose_refused_again(struct replica *r)
+{
+    LIST_FOR_EACH_SAFE(it, tmp, &r->refused)
+    send_again(CONTAINER_OF(it, struct replica_op, link), &r->unsent);
 }
 
 /* The outcome of `op`, which won't be proposed again. */
@@ -172,9 +221,8 @@ void propose_settle(struct replica *r, uint64_t term)
         if (op->sent_term >= term)
             continue;
         if (op->kind == OP_PROPOSAL && (op->sent_index || op->has_session)) {
-            list_remove(&op->link);
-            list_append(&r->unsent, &op->link);
-            replica_wake(r);
+            op->astray |= op->away;
+            send_again(op, &r->unsent);
         } else {
             give_up(op);
         }
@@ -190,9 +238,8 @@ void propose_settle_unseen(struct replica *r)
     {
         struct replica_op *op = CONTAINER_OF(it, struct replica_op, link);
         if (op->kind == OP_PROPOSAL && op->has_session) {
-            list_remove(&op->link);
-            list_append(&r->unsent, &op->link);
-            replica_wake(r);
+            op->astray = true;
+            send_again(op, &r->unsent);
         } else {
             give_up(op);
         }

@@ -144,7 +144,7 @@ static enum errc reconcile(struct replica *r, struct wal_recovered *f, struct er
 /* What the core says of elections, transfers and snapshots; not what comes with each request. */
 static void trace(void *ctx, const char *text)
 {
-    if (strncmp(text, "commit ", 7) != 0 && strncmp(text, "dropped ", 8) != 0)
+    if (strncmp(text, "commit ", 7) != 0 && strncmp(text, "refused ", 8) != 0)
         replica_note(ctx, text);
 }
 
@@ -164,7 +164,8 @@ static enum errc start_core(struct replica *r, const struct wal_recovered *f, st
         .inflight_bytes_max = INFLIGHT_BYTES_MAX,
         .message_bytes_max =
             r->config.append_bytes_max ? r->config.append_bytes_max : MESSAGE_BYTES_MAX,
-        .uncommitted_bytes_max = UNCOMMITTED_BYTES_MAX,
+        .uncommitted_bytes_max = r->config.uncommitted_bytes_max ? r->config.uncommitted_bytes_max
+                                                                 : UNCOMMITTED_BYTES_MAX,
         .committed_batch_max = APPLY_ENTRIES_A_POLL,
         .random = draw,
         .random_ctx = r->config.env,

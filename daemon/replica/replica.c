@@ -75,9 +75,9 @@ enum errc replica_open(const struct replica_config *config, struct replica **ret
                          config->initial_member_count, RAFT_MEMBERS_MAX);
     struct replica *r = xcalloc(1, sizeof(*r));
     copy_config(r, config);
-    struct list *lists[] = {&r->unsent,      &r->sent,        &r->reads_waiting,
-                            &r->reads_round, &r->reads_ready, &r->finished,
-                            &r->timers,      &r->persists,    &r->snapshots};
+    struct list *lists[] = {&r->unsent,      &r->sent,        &r->refused,  &r->reads_waiting,
+                            &r->reads_round, &r->reads_ready, &r->finished, &r->timers,
+                            &r->persists,    &r->snapshots};
     for (size_t i = 0; i < ARRAY_LEN(lists); i++)
         list_init(lists[i]);
     enum errc code = replica_recover(r, ret_note, err);

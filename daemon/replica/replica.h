@@ -64,6 +64,7 @@ struct replica_config {
     uint64_t request_timeout_ms;   /* 0: 5 s + 2 election timeouts, as etcd */
     size_t wal_segment_bytes;      /* 0: default */
     size_t append_bytes_max;       /* entries in one message to a member; 0: 1 MiB */
+    size_t uncommitted_bytes_max;  /* a leader refuses more, from all members; 0: 64 MiB */
     size_t store_checkpoint_pages; /* 0: mvcc_config's default */
     uint64_t store_reserve_bytes;  /* likewise; the disk's marks follow from it (space.c) */
     uint64_t lease_checkpoint_ms;  /* between checkpoints of long leases; 0: 5 min, as etcd */
@@ -115,8 +116,9 @@ void replica_peer_gone(struct replica *r, uint64_t id); /* connection reset or r
 struct replica_op; /* a waiting request */
 
 /* Proposes; `request->id` is set here, the client session fields are the caller's. `done` exactly once:
- * the result's message is valid until it returns. ERR_TIMEOUT when the outcome is unknown. The cancelled
- * op's `done` does not run; the proposal may still take effect. */
+ * the result's message is valid until it returns. ERR_TIMEOUT when the outcome is unknown;
+ * ERR_TOO_MANY_REQUESTS, of this member or of the leader, only when the request can't take effect any more.
+ * The cancelled op's `done` does not run; the proposal may still take effect. */
 struct replica_op *replica_propose(struct replica *r, Raftpb__InternalRequest *request,
                                    void (*done)(void *ctx, const struct apply_result *result),
                                    void *ctx);

@@ -28,6 +28,13 @@ static void draw_network(struct faults *f)
     f->answer_loss_permille = chance(f, 50) ? (unsigned)below(f, 50) : 0;
 }
 
+/* In a generator of its own: what other seeds are known for doesn't change with it. */
+static void draw_limits(struct faults *f, struct sim *s)
+{
+    struct simrng rng = world_rng(&s->world, 61);
+    f->uncommitted_bytes_max = simrng_chance(&rng, 30) ? 80 + simrng_below(&rng, 400) : 0;
+}
+
 void faults_draw(struct faults *f, struct sim *s)
 {
     static const uint64_t mean_ms[FAULT_KINDS] = {
@@ -66,6 +73,7 @@ void faults_draw(struct faults *f, struct sim *s)
     f->think_ms = 40 + below(f, 120);
     f->slow_watch_percent = chance(f, 50) ? (unsigned)below(f, 10) : 0;
     f->administration = !chance(f, 50) ? 0 : chance(f, 50) ? 15 : 90;
+    draw_limits(f, s);
 }
 
 /* ---- machines ----------------------------------------------------------------------------------- */

@@ -57,7 +57,7 @@ struct faults {
     size_t value_bytes;   /* of puts, 0: only the number */
     size_t segment_bytes, checkpoint_pages, client_count;
     uint64_t lease_checkpoint_ms;
-    size_t append_bytes_max;
+    size_t append_bytes_max, uncommitted_bytes_max;
     unsigned compact_percent; /* of requests */
     uint64_t think_ms;
     unsigned slow_watch_percent;

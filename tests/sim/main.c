@@ -161,6 +161,7 @@ static bool take(const struct options *o, struct running *r, int status, struct 
     r->again = false;
     t->sum.events += result.events;
     t->sum.requests += result.requests;
+    t->sum.refused += result.refused;
     t->sum.revisions += result.revisions;
     t->sum.undecided += result.undecided;
     return false;
@@ -300,10 +301,10 @@ int main(int argc, char **argv)
     clock_gettime(CLOCK_MONOTONIC, &to);
     double seconds = (double)(to.tv_sec - from.tv_sec) + (double)(to.tv_nsec - from.tv_nsec) / 1e9;
     printf("%llu seeds in %.1f s, %llu failed, %llu run twice with the same trace; %llu events, "
-           "%llu requests, %llu revisions, %llu histories not decided\n",
+           "%llu requests (%llu refused), %llu revisions, %llu histories not decided\n",
            (unsigned long long)t.done, seconds, (unsigned long long)t.failed,
            (unsigned long long)t.twice, (unsigned long long)t.sum.events,
-           (unsigned long long)t.sum.requests, (unsigned long long)t.sum.revisions,
-           (unsigned long long)t.sum.undecided);
+           (unsigned long long)t.sum.requests, (unsigned long long)t.sum.refused,
+           (unsigned long long)t.sum.revisions, (unsigned long long)t.sum.undecided);
     return t.failed ? 1 : 0;
 }

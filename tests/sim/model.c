@@ -98,20 +98,37 @@ static void values_grow(struct model *m)
     free(old);
 }
 
-/* A value belongs to one request: if it comes twice, the request was applied twice. */
-static void note_value(struct model *m, const struct modelkv *kv)
+/* Where a value is in the set, or has its place. */
+static size_t value_slot(struct model *m, uint64_t value)
 {
     if (m->values_count * 2 >= m->values_cap)
         values_grow(m);
-    size_t k = (kv->value * 0x9e3779b97f4a7c15ull) % m->values_cap;
-    for (; m->values[k]; k = (k + 1) % m->values_cap) {
-        if (m->values[k] == kv->value)
-            world_fail(m->world,
-                       "a request was applied twice: value %llu of key k%03u again at revision "
-                       "%lld",
-                       (ull)kv->value, kv->key, (long long)kv->mod_revision);
-    }
+    size_t k = (value * 0x9e3779b97f4a7c15ull) % m->values_cap;
+    while (m->values[k] && m->values[k] != value)
+        k = (k + 1) % m->values_cap;
+    return k;
+}
+
+/* A value belongs to one request: if it comes twice, the request was applied twice. */
+static void note_value(struct model *m, const struct modelkv *kv)
+{
+    size_t k = value_slot(m, kv->value);
+    if (m->values[k])
+        world_fail(m->world,
+                   "a request was applied twice, or after it had been refused: value %llu of key "
+                   "k%03u at revision %lld",
+                   (ull)kv->value, kv->key, (long long)kv->mod_revision);
     m->values[k] = kv->value;
+    m->values_count++;
+}
+
+void model_refuse(struct model *m, uint64_t value)
+{
+    size_t k = value_slot(m, value);
+    if (m->values[k])
+        world_fail(m->world, "the write of value %llu was refused, but has taken place",
+                   (ull)value);
+    m->values[k] = value;
     m->values_count++;
 }
 

@@ -54,6 +54,9 @@ bool modelkv_equal(const struct modelkv *a, const struct modelkv *b);
 void model_observe(struct model *m, uint64_t node, int64_t revision, const struct modelkv *kvs,
                    size_t count);
 
+/* A write of this value was refused for good: it must not have taken place, and never will. */
+void model_refuse(struct model *m, uint64_t value);
+
 /* A key's state as of a revision; NULL: not there. `revision` must not be above the last. */
 const struct modelkv *model_at(const struct model *m, uint32_t key, int64_t revision);
 /* The newest change of a key at or below `revision`, a tombstone as well; NULL: none. */

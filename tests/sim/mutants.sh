@@ -27,6 +27,7 @@ unit_of() {
     corrupt-row-served | short-revision-served) echo test_mvcc_corrupt ;;
     second-snapshot-replaces-first) echo test_replica ;;
     expiry-unbounded) echo test_replica_lease ;;
+    refused-while-astray) echo test_replica_refused ;;
     esac
 }
 

@@ -72,6 +72,7 @@ static void end(struct sim *s, struct sim_result *r)
     r->hash = s->world.hash;
     r->events = s->world.events;
     r->requests = s->clients.asked;
+    r->refused = s->clients.refused;
     r->revisions = (uint64_t)s->model.last;
 }
 

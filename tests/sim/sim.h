@@ -64,7 +64,7 @@ struct sim_options {
 };
 
 struct sim_result {
-    uint64_t hash, events, requests, revisions;
+    uint64_t hash, events, requests, refused, revisions;
     uint64_t undecided; /* keys whose history was too long to decide */
 };
 

@@ -283,6 +283,23 @@ static void try_again(struct simclient *c)
     attempt(c);
 }
 
+/* "Too many requests" promises that the write has not taken place and won't. It is the whole request's outcome,
+ * unless an earlier attempt may have succeeded. */
+static bool is_refusal(const struct simclient *c, const struct simanswer *a)
+{
+    enum simreq_kind kind = c->request.kind;
+    return a->code == ERR_TOO_MANY_REQUESTS && !c->maybe && kind != REQ_GET && kind != REQ_RANGE;
+}
+
+static void take_refusal(struct simclient *c)
+{
+    struct sim *s = c->sim;
+    for (uint64_t i = 0; i < 3 && !s->steady; i++) /* as many as a request may write */
+        model_refuse(&s->model, c->request.value + i);
+    s->clients.refused++;
+    finish(c);
+}
+
 static void on_answer(void *ctx, uint64_t token, const struct simanswer *a)
 {
     struct simclient *c = ctx;
@@ -291,6 +308,10 @@ static void on_answer(void *ctx, uint64_t token, const struct simanswer *a)
     struct sim *s = c->sim;
     TRACE5(&s->world, "c%llu <- n%llu: value %llu code %llu revision %llu", c->number, c->node,
            c->request.value, a->code, a->revision);
+    if (is_refusal(c, a)) {
+        take_refusal(c);
+        return;
+    }
     if (!answer_is_outcome(a->code)) {
         c->maybe |= !a->refused;
         c->token++;

@@ -50,7 +50,7 @@ struct clients {
     int64_t floor; /* the newest revision that any client has been told of */
     struct linear_op *ops;
     size_t op_count, op_cap;
-    uint64_t asked, unknown;
+    uint64_t asked, unknown, refused;
 };
 
 void clients_start(struct clients *c, struct sim *s);

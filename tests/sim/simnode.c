@@ -279,6 +279,7 @@ static void fill_config(struct simnode *n, struct replica_config *c, struct repl
         .snapshot_entries = s->faults.snapshot_entries,
         .wal_segment_bytes = s->faults.segment_bytes,
         .append_bytes_max = s->faults.append_bytes_max,
+        .uncommitted_bytes_max = s->faults.uncommitted_bytes_max,
         .store_checkpoint_pages = s->faults.checkpoint_pages,
         .store_reserve_bytes = NODE_RESERVE_BYTES,
         .lease_checkpoint_ms = s->faults.lease_checkpoint_ms,

@@ -149,6 +149,12 @@ static void take_reads(struct fixture_member *m, const struct raft_ready *d)
     }
 }
 
+static void take_refusals(struct fixture_member *m, const struct raft_ready *d)
+{
+    for (size_t i = 0; i < d->refusal_count; i++)
+        fixture_record_refusal(m->f, m, &d->refusals[i]);
+}
+
 void fixture_ready(struct fixture *f, uint64_t id)
 {
     struct fixture_member *m = &f->members[id];
@@ -167,6 +173,7 @@ void fixture_ready(struct fixture *f, uint64_t id)
             raft_applied(m->raft, m->applied);
         }
         take_reads(m, &d);
+        take_refusals(m, &d);
         while (!m->manual_sync && m->append_count > 0)
             sync_oldest(m);
         fixture_check_member(f, m);
@@ -279,6 +286,9 @@ void fixture_free(struct fixture *f)
     for (size_t i = 0; i < f->committed_count; i++)
         raft_entry_unref(f->committed[i]);
     free(f->committed);
+    for (size_t i = 0; i < f->proposal_count; i++)
+        free(f->proposals[i].text);
+    free(f->proposals);
     free(f->committed_conf);
     free(f->committed_term);
     free(f->leaders);
@@ -400,7 +410,8 @@ void fixture_elect(struct fixture *f, uint64_t id)
 enum errc fixture_propose(struct fixture *f, uint64_t id, const char *text)
 {
     uint64_t index;
-    enum errc rc = raft_propose(fixture_raft(f, id), bytes_str(text), &index);
+    enum errc rc = raft_propose(fixture_raft(f, id), bytes_str(text),
+                                fixture_record_proposal(f, text), &index);
     fixture_ready(f, id);
     return rc;
 }

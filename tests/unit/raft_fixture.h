@@ -28,6 +28,11 @@ struct fixture_append {
     size_t message_count;
 };
 
+struct fixture_proposal {
+    char *text;
+    bool refused;
+};
+
 struct fixture_member {
     uint64_t id;
     struct raft *raft; /* NULL: down, or not started */
@@ -43,6 +48,8 @@ struct fixture_member {
     struct raft_conf conf;
     struct raft_read_state last_read;
     size_t reads_done;
+    struct raft_refusal last_refusal;
+    size_t refusal_count;
     uint64_t random;
     uint64_t term_seen; /* never goes back while it is up */
 };
@@ -59,6 +66,11 @@ struct fixture {
     struct raft_conf *committed_conf;
     uint64_t *committed_term; /* of the first member that applied it: not before it was committed */
     size_t committed_count, committed_cap;
+    /* Proposals by their context: the text, and whether it was refused. With `check_refused` such a text
+     * must never be applied; that is for tests whose texts differ, and that deliver a proposal once. */
+    struct fixture_proposal *proposals;
+    size_t proposal_count;
+    bool check_refused;
     uint64_t *leaders; /* by term */
     size_t leaders_cap;
     struct buf out; /* what happened, a line each: cleared by whoever reads it */
@@ -122,5 +134,8 @@ void fixture_enqueue(struct fixture *f, const struct raft_message *m);
 void fixture_check_member(struct fixture *f, struct fixture_member *m);
 void fixture_record_committed(struct fixture *f, const struct fixture_member *m,
                               struct raft_entry *e);
+uint64_t fixture_record_proposal(struct fixture *f, const char *text); /* its context */
+void fixture_record_refusal(struct fixture *f, struct fixture_member *m,
+                            const struct raft_refusal *refusal);
 
 #endif

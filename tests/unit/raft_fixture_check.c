@@ -76,6 +76,47 @@ void fixture_check_logs(struct fixture *f)
     }
 }
 
+/* --- refused proposals ------------------------------------------------------------------------ */
+
+uint64_t fixture_record_proposal(struct fixture *f, const char *text)
+{
+    f->proposals = xrealloc(f->proposals, (f->proposal_count + 1) * sizeof *f->proposals);
+    f->proposals[f->proposal_count++] = (struct fixture_proposal){.text = xstrdup(text)};
+    return f->proposal_count;
+}
+
+static bool has_text(const struct raft_entry *e, const char *text)
+{
+    return e != NULL && e->type == RAFT_ENTRY_COMMAND &&
+           bytes_equal(bytes_of(e->data, e->size), bytes_str(text));
+}
+
+void fixture_record_refusal(struct fixture *f, struct fixture_member *m,
+                            const struct raft_refusal *refusal)
+{
+    static const char *const reasons[] = {[RAFT_REFUSED_TOO_MANY] = "too many",
+                                          [RAFT_REFUSED_NO_LEADER] = "no leader",
+                                          [RAFT_REFUSED_TRANSFER] = "transfer"};
+    assert_in_range(refusal->context, 1, f->proposal_count);
+    struct fixture_proposal *p = &f->proposals[refusal->context - 1];
+    buf_printf(&f->out, "%" PRIu64 ": %s was refused: %s\n", m->id, p->text,
+               reasons[refusal->reason]);
+    m->last_refusal = *refusal;
+    m->refusal_count++;
+    p->refused = true;
+    for (size_t i = 0; f->check_refused && i < f->committed_count; i++)
+        assert_false(has_text(f->committed[i], p->text));
+}
+
+static void check_not_refused(const struct fixture *f, const struct raft_entry *e)
+{
+    for (size_t i = 0; f->check_refused && i < f->proposal_count; i++) {
+        if (f->proposals[i].refused && has_text(e, f->proposals[i].text))
+            fail_msg("%s was refused, and is applied as entry %" PRIu64, f->proposals[i].text,
+                     e->index);
+    }
+}
+
 /* State machine safety: "no other server will ever apply a different log entry for the same index". */
 void fixture_record_committed(struct fixture *f, const struct fixture_member *m,
                               struct raft_entry *e)
@@ -92,6 +133,7 @@ void fixture_record_committed(struct fixture *f, const struct fixture_member *m,
         f->committed[f->committed_count++] = NULL;
     struct raft_entry *known = f->committed[e->index];
     if (known == NULL) {
+        check_not_refused(f, e);
         f->committed[e->index] = raft_entry_ref(e);
         f->committed_conf[e->index] = m->conf;
         f->committed_term[e->index] = m->raft == NULL ? e->term : fixture_status(f, m->id).term;

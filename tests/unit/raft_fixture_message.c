@@ -26,7 +26,8 @@ const char *fixture_message_name(enum raft_message_type type)
                                         [RAFT_MSG_READ_INDEX] = "READ_INDEX",
                                         [RAFT_MSG_READ_INDEX_REPLY] = "READ_INDEX_REPLY",
                                         [RAFT_MSG_TIMEOUT_NOW] = "TIMEOUT_NOW",
-                                        [RAFT_MSG_TRANSFER_LEADER] = "TRANSFER_LEADER"};
+                                        [RAFT_MSG_TRANSFER_LEADER] = "TRANSFER_LEADER",
+                                        [RAFT_MSG_PROPOSE_REFUSED] = "PROPOSE_REFUSED"};
     return names[type];
 }
 
@@ -67,6 +68,10 @@ void fixture_format(struct buf *b, const struct raft_message *m)
         break;
     case RAFT_MSG_READ_INDEX_REPLY:
         buf_printf(b, " index %" PRIu64, m->index);
+        break;
+    case RAFT_MSG_PROPOSE:
+        if (m->origin != 0)
+            buf_printf(b, " of %" PRIu64, m->origin);
         break;
     default:
         break;

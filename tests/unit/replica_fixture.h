@@ -54,6 +54,7 @@ static struct cluster {
     size_t initial_count;
     uint64_t now_ms, seed, turn;
     uint64_t snapshot_entries, quota_bytes, lease_checkpoint_ms, request_timeout_ms;
+    size_t uncommitted_bytes_max;
 } cl;
 
 static uint64_t env_mono(struct env *e)
@@ -109,6 +110,21 @@ static void transfer_end(struct transfer *t, bool ok)
     *t = (struct transfer){0};
 }
 
+static void enqueue(struct node *to, const struct raft_message *m)
+{
+    struct parcel *p = xcalloc(1, sizeof(*p));
+    p->m = *m;
+    p->m.entries = m->entry_count ? xcalloc(m->entry_count, sizeof(struct raft_entry *)) : NULL;
+    /* Each member has entries of its own, as over a wire. */
+    for (size_t i = 0; i < m->entry_count; i++) {
+        const struct raft_entry *e = m->entries[i];
+        p->m.entries[i] =
+            raft_entry_new(e->term, e->index, e->type, e->stamp, bytes_of(e->data, e->size));
+    }
+    list_init(&p->link);
+    list_append(&to->inbox, &p->link);
+}
+
 static void on_send(struct replica_transport *transport, const struct raft_message *m)
 {
     struct node *from = (struct node *)transport, *to = node_of(m->to);
@@ -125,17 +141,9 @@ static void on_send(struct replica_transport *transport, const struct raft_messa
             replica_snapshot_open(from->replica, m->to, &from->transfer.message);
         return;
     }
-    struct parcel *p = xcalloc(1, sizeof(*p));
-    p->m = *m;
-    p->m.entries = m->entry_count ? xcalloc(m->entry_count, sizeof(struct raft_entry *)) : NULL;
-    /* Each member has entries of its own, as over a wire. */
-    for (size_t i = 0; i < m->entry_count; i++) {
-        const struct raft_entry *e = m->entries[i];
-        p->m.entries[i] =
-            raft_entry_new(e->term, e->index, e->type, e->stamp, bytes_of(e->data, e->size));
-    }
-    list_init(&p->link);
-    list_append(&to->inbox, &p->link);
+    enqueue(to, m);
+    if (m->type == RAFT_MSG_PROPOSE_REFUSED) /* a network may say it twice */
+        enqueue(to, m);
 }
 
 static void on_members(struct replica_transport *t, const struct replica_member *m, size_t count)
@@ -239,6 +247,7 @@ static enum errc node_try_start(struct node *n, struct error *err)
         .lease_checkpoint_ms = cl.lease_checkpoint_ms,
         .request_timeout_ms = cl.request_timeout_ms,
         .wal_segment_bytes = 256 * 1024,
+        .uncommitted_bytes_max = cl.uncommitted_bytes_max,
         .fatal = on_fatal,
         .leader_changed = on_leader,
         .removed = on_removed,
@@ -473,7 +482,7 @@ static inline int64_t grant(struct node *n, int64_t ttl)
     return a.lease;
 }
 
-static enum errc read_point(struct node *n)
+static inline enum errc read_point(struct node *n)
 {
     struct answer a = {0};
     replica_read(n->replica, on_code, &a);

@@ -91,6 +91,28 @@ static void a_configuration_comes_back_whole(void **state)
     arena_free(&arena);
 }
 
+static void a_refusal_comes_back_whole(void **state)
+{
+    (void)state;
+    struct raft_message out = {.type = RAFT_MSG_PROPOSE_REFUSED,
+                               .from = 1,
+                               .to = 2,
+                               .context = UINT64_MAX,
+                               .origin = UINT64_MAX - 1,
+                               .reason = RAFT_REFUSED_MAX},
+                        in;
+    struct arena arena = {0};
+    Raftpb__Message wire;
+    codec_to_wire(&out, &arena, &wire);
+    assert_int_equal(codec_from_wire(&wire, &in), ERR_OK);
+    assert_int_equal(in.context, out.context);
+    assert_int_equal(in.origin, out.origin);
+    assert_int_equal(in.reason, out.reason);
+    wire.reason = RAFT_REFUSED_MAX + 1;
+    assert_int_equal(codec_from_wire(&wire, &in), ERR_INVALID);
+    arena_free(&arena);
+}
+
 static void nonsense_is_refused(void **state)
 {
     (void)state;
@@ -134,6 +156,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_batch_comes_back_whole),
         cmocka_unit_test(a_configuration_comes_back_whole),
+        cmocka_unit_test(a_refusal_comes_back_whole),
         cmocka_unit_test(nonsense_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -406,7 +406,7 @@ static void test_leader_appends_and_applies(void **state)
     (void)state;
     fixture_elect(&f, 1);
     uint64_t index;
-    assert_int_equal(raft_propose(fixture_raft(&f, 1), bytes_str("x"), &index), ERR_OK);
+    assert_int_equal(raft_propose(fixture_raft(&f, 1), bytes_str("x"), 0, &index), ERR_OK);
     assert_int_equal(index, 2);
     fixture_ready(&f, 1);
     assert_int_equal(fixture_status(&f, 1).applied, 1);

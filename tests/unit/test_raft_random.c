@@ -49,8 +49,8 @@ static void network(struct run *r)
     uint64_t dice = draw(r, 100);
     if (dice < 8)
         fixture_drop_at(f, pos);
-    else
-        fixture_deliver_at(f, pos, dice < 16);
+    else /* no transport repeats a proposal */
+        fixture_deliver_at(f, pos, dice < 16 && f->queue[pos].type != RAFT_MSG_PROPOSE);
 }
 
 static uint64_t applied_anywhere(struct run *r)
@@ -167,6 +167,7 @@ static size_t run(uint64_t seed)
     r.random = seed * 0x9e3779b97f4a7c15u | 1;
     size_t voters = 1 + draw(&r, 5), learners = draw(&r, 2);
     fixture_init(&r.f, voters, learners, seed);
+    r.f.check_refused = true;
     fixture_rebase(&r.f);
     r.f.show_trace = getenv("SEED") != NULL;
     r.f.show_messages = r.f.show_trace;
