@@ -208,7 +208,8 @@ static int usage(void)
 {
     fprintf(stderr, "usage: sim [--seeds N] [--seed S] [--minutes M] [--seconds T] [--nodes N] "
                     "[--jobs J] [--trace] [--until-failure]\n"
-                    "           [--scenario hung-disk|figure-8|two-changes|prevote]\n"
+                    "           [--scenario hung-disk|figure-8|two-changes|prevote|"
+                    "rotten-row|rotten-log|two-snapshots]\n"
                     "       sim --steady [--hours H] [--seed S]\n");
     return 2;
 }

@@ -1,14 +1,18 @@
 #include "tests/sim/rot.h"
 
+#include <sqlite3.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "daemon/log/wal_internal.h"
+#include "daemon/store/internal.h"
 #include "tests/sim/sim.h"
 
 typedef unsigned long long ull;
 
 #define LOG_DIR "data/member/log/"
+#define STORE_DIR "data/member/store/"
 #define FILES_MAX 64
 #define SECTOR 512u /* simdisk_harm() */
 
@@ -142,6 +146,128 @@ bool rot_strike(struct simnode *n, struct simrng *rng)
                "n%llu: its disk rots: 0 bits, 1 zeros, 2 garbage: %llu; of the log %llu (segment "
                "%llu), sector %llu",
                n->id, how, log, seq, sector);
+        n->damaged = true;
+        return true;
+    }
+    return false;
+}
+
+/* ---- aimed -------------------------------------------------------------------------------------- */
+
+static bool is_store(const char *path)
+{
+    size_t n = strlen(path);
+    return strncmp(path, STORE_DIR, strlen(STORE_DIR)) == 0 && n > 3 &&
+           strcmp(path + n - 3, ".db") == 0;
+}
+
+/* A row's key and value stand side by side in SQLite's record. */
+static bool flip_value(struct simnode *n, struct simrng *rng, const char *path,
+                       const struct modelkv *kv)
+{
+    char text[MODEL_KEY_BYTES + 32], key[MODEL_KEY_BYTES + 1];
+    struct buf b = {0};
+    model_key(kv->key, key);
+    size_t length =
+        (size_t)snprintf(text, sizeof(text), "%s%llu", key, (unsigned long long)kv->value);
+    simdisk_durable(n->disk, path, &b);
+    const uint8_t *at = b.n ? memmem(b.p, b.n, text, length) : NULL;
+    uint64_t offset = 0;
+    if (at)
+        offset =
+            (uint64_t)(at - b.p) + MODEL_KEY_BYTES + simrng_below(rng, length - MODEL_KEY_BYTES);
+    buf_free(&b);
+    if (!at)
+        return false;
+    TRACE3(&n->sim->world, "n%llu: the value of k%03llu at revision %llu rots", n->id, kv->key,
+           kv->mod_revision);
+    simdisk_flip(n->disk, path, offset, (unsigned)simrng_below(rng, 8));
+    return true;
+}
+
+bool rot_value(struct simnode *n, struct simrng *rng)
+{
+    const struct model *m = &n->sim->model;
+    struct listing l = {0};
+    simdisk_each_file(n->disk, each_file, &l);
+    for (int tries = 0; tries < 3 * MODEL_KEYS; tries++) {
+        const struct modelkv *kv = model_at(m, (uint32_t)simrng_below(rng, MODEL_KEYS), m->last);
+        for (size_t i = 0; kv && i < l.count; i++) {
+            if (is_store(l.paths[i]) && flip_value(n, rng, l.paths[i], kv)) {
+                n->damaged = true;
+                return true;
+            }
+        }
+    }
+    return false;
+}
+
+static bool delete_rows(struct simnode *n, uint64_t from, uint64_t to)
+{
+    char path[96], sql[128];
+    sqlite3 *db = NULL;
+    snprintf(path, sizeof(path), STORE_DIR "%s", replica_store(n->replica)->file);
+    snprintf(sql, sizeof(sql), "DELETE FROM rev WHERE id BETWEEN %llu AND %llu", (ull)from,
+             (ull)to);
+    bool good = sqlite3_open_v2(path, &db, SQLITE_OPEN_READWRITE, n->name) == SQLITE_OK &&
+                sqlite3_exec(db, sql, NULL, NULL, NULL) == SQLITE_OK && sqlite3_changes(db) > 0;
+    sqlite3_close(db);
+    return good;
+}
+
+bool rot_last_changes(struct simnode *n, struct simrng *rng, int64_t *ret_revision)
+{
+    const struct mvcc *store = replica_store(n->replica);
+    const struct model *m = &n->sim->model;
+    int64_t low = mvcc_compact_revision(store), high = store->committed.revision;
+    for (int tries = 0; tries < 100 && high > low; tries++) {
+        int64_t revision = high - (int64_t)simrng_below(rng, (uint64_t)(high - low));
+        size_t count;
+        model_changes(m, revision, &count);
+        if (count < 2)
+            continue;
+        int32_t from = 1 + (int32_t)simrng_below(rng, count - 1);
+        if (!delete_rows(n, rev_id(revision, from), rev_id(revision, REV_SUB_MAX)))
+            return false;
+        TRACE4(&n->sim->world, "n%llu: of revision %llu only %llu of %llu changes are left", n->id,
+               revision, from, count);
+        n->damaged = true;
+        *ret_revision = revision;
+        return true;
+    }
+    return false;
+}
+
+void rot_log_place(struct simnode *n, uint64_t *ret_segment, uint64_t *ret_offset)
+{
+    struct listing l = {0};
+    uint64_t seq;
+    simdisk_each_file(n->disk, each_file, &l);
+    *ret_segment = l.last_segment;
+    *ret_offset = 0;
+    for (size_t i = 0; i < l.count; i++) {
+        if (is_segment(l.paths[i], &seq) && seq == l.last_segment)
+            *ret_offset = vouched(n, l.paths[i]);
+    }
+}
+
+bool rot_log_behind(struct simnode *n, struct simrng *rng, uint64_t segment, uint64_t offset)
+{
+    struct listing l = {0};
+    uint64_t seq, now, end;
+    rot_log_place(n, &now, &end);
+    offset = now == segment ? offset : WAL_SECTOR;
+    if (end <= offset)
+        return false;
+    uint64_t sector = (offset + simrng_below(rng, end - offset)) / SECTOR;
+    simdisk_each_file(n->disk, each_file, &l);
+    for (size_t i = 0; i < l.count; i++) {
+        if (!is_segment(l.paths[i], &seq) || seq != now ||
+            !simdisk_harm(n->disk, l.paths[i], sector, (enum simdisk_damage)simrng_below(rng, 3),
+                          rng))
+            continue;
+        TRACE3(&n->sim->world, "n%llu: sector %llu of segment %llu of its log rots", n->id, sector,
+               now);
         n->damaged = true;
         return true;
     }

@@ -28,6 +28,18 @@ bool rot_may_harm(struct sim *s, const struct simnode *n);
 bool rot_strike(struct simnode *n, struct simrng *rng);    /* bits, a sector of zeros, of garbage */
 bool rot_misdirect(struct simnode *n, struct simrng *rng); /* one of its next writes */
 
+/* ---- aimed, for scenario_rot.c; they don't ask rot_may_harm() */
+
+/* Of a member that is down: flips a bit of a value in the store's file that the newest state holds. */
+bool rot_value(struct simnode *n, struct simrng *rng);
+/* Of a member that runs: some changes of a revision, up to its last one, are gone from the store's file, as if the
+ * write of their page had got lost. *ret_revision: which. */
+bool rot_last_changes(struct simnode *n, struct simrng *rng, int64_t *ret_revision);
+/* The segment that the log ends in, and up to where a later batch vouches for it. */
+void rot_log_place(struct simnode *n, uint64_t *ret_segment, uint64_t *ret_offset);
+/* Harms what is vouched for behind that place. */
+bool rot_log_behind(struct simnode *n, struct simrng *rng, uint64_t segment, uint64_t offset);
+
 /* The member is about to die: does a write that went astray make it a loss? */
 bool rot_is_loss(struct simnode *n);
 

@@ -24,6 +24,15 @@ enum scenario_kind {
     /* Of two members that are a majority, one has the longer log and the other one the higher term
      * (e#8243, e#8501, databendlabs/openraft#1796): one must win. */
     SCENARIO_PREVOTE,
+    /* A committed row of one member's store is harmed at rest, and then read; or is gone from a store that runs,
+     * as a lost write takes it, and a watch reads the history there. */
+    SCENARIO_ROTTEN_ROW,
+    /* A committed entry is on two of three members, and in the middle of the log that one of them wakes up with
+     * there is damage: with the third one, which never had the entry, it must not make a majority (eBay/NuRaft#185,
+     * Jepsen's NATS 2.12.1). */
+    SCENARIO_ROTTEN_LOG,
+    /* While a deposed leader's snapshot is still on its way, its successor sends one too (e#18055). */
+    SCENARIO_TWO_SNAPSHOTS,
     SCENARIO_KINDS,
 };
 
@@ -37,6 +46,8 @@ struct scenario {
     uint64_t since;           /* the step began */
     struct simnode *n[7];     /* the parts, by the scenario's own numbers */
     uint64_t index, term;     /* what it is about */
+    uint64_t segment, offset; /* of a log */
+    size_t size;              /* members */
     struct simnode *crash[2]; /* to be ended in a moment */
     uint64_t rounds;          /* gone through to the end */
     bool over;

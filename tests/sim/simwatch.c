@@ -225,7 +225,8 @@ static void connect(struct world *w, void *ctx, uint64_t connection, uint64_t b)
     if (connection != t->connection)
         return;
     disconnect(t);
-    t->node = clients_pick_node(&t->sim->clients);
+    t->node = t->wanted ? t->wanted : clients_pick_node(&t->sim->clients);
+    t->wanted = 0;
     struct simnode *n = sim_node(t->sim, t->node);
     if (!n->replica || w->now < n->paused_until) {
         reconnect_after(t, 100);
@@ -253,6 +254,18 @@ static void connect(struct world *w, void *ctx, uint64_t connection, uint64_t b)
     simnode_settle(n);
     world_after(w, 50 * MS, ask_progress, t, t->connection, 0);
     world_after(w, simrng_below(&all->rng, 15 * SECOND), on_leave, t, t->connection, 0);
+}
+
+void watches_begin_anew(struct watches *all, uint64_t node, int64_t revision)
+{
+    struct simwatch *t = &all->all[simrng_below(&all->rng, all->count)];
+    t->first = 0;
+    t->end = MODEL_KEYS;
+    t->no_put = t->no_delete = false;
+    t->next = revision;
+    t->wanted = node;
+    disconnect(t);
+    reconnect_after(t, 0);
 }
 
 void watches_start(struct watches *all, struct sim *s)

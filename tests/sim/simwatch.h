@@ -23,6 +23,7 @@ struct simwatch {
     bool prev_kv, no_put, no_delete;
     int64_t next; /* the first revision not seen; 0: none asked for yet, the stream says */
     uint64_t node, connection;
+    uint64_t wanted; /* the member to go to next, 0: any */
     /* The member's side. */
     struct list link;
     struct watcher *watcher; /* NULL: not connected */
@@ -41,6 +42,8 @@ struct watches {
 void watches_start(struct watches *w, struct sim *s);
 void watches_drop_all(struct simnode *n);  /* its process died */
 void watches_check_end(struct watches *w); /* all have seen everything */
+/* A client begins a watch on all keys at an old revision, at that member. */
+void watches_begin_anew(struct watches *w, uint64_t node, int64_t revision);
 void watches_close(struct watches *w);
 
 #endif
