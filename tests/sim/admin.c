@@ -171,7 +171,7 @@ void admin_start(struct admin *a, struct sim *s)
 {
     a->sim = s;
     a->space_rng = world_rng(&s->world, 9);
-    if (simrng_chance(&a->space_rng, 40))
+    if (simrng_chance(&a->space_rng, 40) && s->faults.defragments)
         world_after(&s->world, 2 * SECOND, on_defragment, a, 0, 0);
     a->rng = world_rng(&s->world, 7);
     if (s->faults.administration || s->faults.repairs)

@@ -71,6 +71,7 @@ void faults_draw(struct faults *f, struct sim *s)
     f->segment_bytes = chance(f, 50) ? 16 * 1024 : 128 * 1024;
     f->client_count = 2 + below(f, CLIENTS_MAX - 2);
     f->think_ms = 40 + below(f, 120);
+    f->defragments = 1;
     f->slow_watch_percent = chance(f, 50) ? (unsigned)below(f, 10) : 0;
     f->administration = !chance(f, 50) ? 0 : chance(f, 50) ? 15 : 90;
     draw_limits(f, s);

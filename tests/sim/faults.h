@@ -61,6 +61,7 @@ struct faults {
     unsigned compact_percent; /* of requests */
     uint64_t think_ms;
     unsigned slow_watch_percent;
+    unsigned defragments;    /* 0: nobody defragments, else admin.c draws it */
     unsigned administration; /* how often the operator changes something, percent of his steps */
 };
 

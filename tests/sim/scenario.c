@@ -28,6 +28,11 @@ enum scenario_kind scenario_named(const char *name)
     return (enum scenario_kind)i;
 }
 
+const char *scenario_name(enum scenario_kind kind)
+{
+    return names[kind];
+}
+
 void scenario_draw(struct scenario *c, struct sim *s, enum scenario_kind wanted)
 {
     struct faults *f = &s->faults;

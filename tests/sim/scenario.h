@@ -37,6 +37,7 @@ enum scenario_kind {
 };
 
 enum scenario_kind scenario_named(const char *name); /* SCENARIO_KINDS: there is none */
+const char *scenario_name(enum scenario_kind kind);
 
 struct scenario {
     struct sim *sim;

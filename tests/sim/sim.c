@@ -19,19 +19,38 @@ static size_t draw_size(struct world *w)
     return sizes[simrng_below(&w->rng, ARRAY_LEN(sizes))];
 }
 
-static void begin(struct sim *s, const struct sim_options *o)
+/* All that the seed decides before the first member is there. */
+static void draw(struct sim *s, const struct sim_options *o)
 {
     world_init(&s->world, o->seed);
     s->world.loud = o->loud;
-    simvfs_seed((uint32_t)o->seed | 1);
     faults_draw(&s->faults, s);
-    simnet_init(&s->net, s);
-    model_init(&s->model, &s->world);
-    check_init(&s->check);
     s->initial_count = draw_size(&s->world);
     if (o->nodes)
         s->initial_count = o->nodes;
+    if (o->clients)
+        s->faults.client_count = o->clients;
     scenario_draw(&s->scenario, s, o->scenario);
+    without_apply(&s->faults, o->without);
+}
+
+void sim_draw(const struct sim_options *o, struct sim_drawn *ret_drawn)
+{
+    struct sim *s = xcalloc(1, sizeof(*s));
+    draw(s, o);
+    *ret_drawn = (struct sim_drawn){s->initial_count, s->faults.client_count,
+                                    without_drawn(&s->faults), s->scenario.kind};
+    world_free(&s->world);
+    free(s);
+}
+
+static void begin(struct sim *s, const struct sim_options *o)
+{
+    draw(s, o);
+    simvfs_seed((uint32_t)o->seed | 1);
+    simnet_init(&s->net, s);
+    model_init(&s->model, &s->world);
+    check_init(&s->check);
     for (size_t i = 0; i < s->initial_count; i++)
         s->nodes[s->node_count++] = simnode_new(s, i + 1, false);
     for (size_t i = 0; i < s->initial_count; i++)
@@ -42,6 +61,8 @@ static void begin(struct sim *s, const struct sim_options *o)
     admin_start(&s->admin, s);
     faults_start(&s->faults);
     scenario_start(&s->scenario);
+    if (o->begun)
+        o->begun(s);
 }
 
 static void run_until(struct sim *s, uint64_t until)

@@ -4,7 +4,7 @@
  *     simnet.h    messages between members          check.h   what Raft promises, entry by entry
  *     simnode.h   one member and its machine        simclient.h, simlease.h, simwatch.h   the load
  *     faults.h    what goes wrong                   admin.h   what an operator does
- *     scenario.h  what is made to go wrong
+ *     scenario.h  what is made to go wrong      without.h the kinds of it, by name
  *     rot.h       disks that lie                    repair.h  what he does about it
  *
  * A run has two phases. In the first one faults happen: nothing false may be answered (safety). Then
@@ -24,6 +24,7 @@
 #include "tests/sim/simnet.h"
 #include "tests/sim/simnode.h"
 #include "tests/sim/simwatch.h"
+#include "tests/sim/without.h"
 #include "tests/sim/world.h"
 
 #define SIM_CLUSTER_ID 0x51b5
@@ -58,10 +59,21 @@ struct simnode *sim_leader(struct sim *s);
 
 struct sim_options {
     uint64_t seed, seconds;      /* simulated, of both phases together */
-    size_t nodes;                /* 0: the seed draws it */
+    size_t nodes, clients;       /* 0: the seed draws it */
     enum scenario_kind scenario; /* NONE: the seed draws it */
+    uint64_t without;            /* without.h: what is switched off after the draw */
     bool loud;
+    /* For tests of the simulator: something that goes wrong in a way that no fault does. NULL: nothing. */
+    void (*begun)(struct sim *s);
 };
+
+/* What a seed has drawn, with what the options say. */
+struct sim_drawn {
+    size_t nodes, clients;
+    uint64_t kinds; /* of fault, without.h */
+    enum scenario_kind scenario;
+};
+void sim_draw(const struct sim_options *options, struct sim_drawn *ret_drawn);
 
 struct sim_result {
     uint64_t hash, events, requests, refused, revisions;
