@@ -58,7 +58,7 @@ static int opened(const char *path, int flags, mode_t mode)
     if (flags & O_DSYNC || (flags & O_TMPFILE) == O_TMPFILE)
         lossy_fatal("O_SYNC, O_DSYNC and O_TMPFILE are not modelled", full);
     struct stat st;
-    lossy_lock();
+    lossy_lock("open", -1);
     bool existed = stat(full, &st) == 0;
     /* Truncated here after its bytes are saved; opening to write is needed for both. */
     int fd = real->open(path, flags & ~O_TRUNC, mode);
@@ -210,7 +210,7 @@ ssize_t write(int fd, const void *p, size_t n)
     uint64_t inode = covered(fd);
     if (!inode)
         return lossy_real()->write(fd, p, n);
-    lossy_lock();
+    lossy_lock("write", fd);
     save_range(fd, inode, place_of(fd), n);
     ssize_t rc = lossy_real()->write(fd, p, n);
     lossy_unlock();
@@ -222,7 +222,7 @@ ssize_t pwrite(int fd, const void *p, size_t n, off_t offset)
     uint64_t inode = covered(fd);
     if (!inode)
         return lossy_real()->pwrite(fd, p, n, offset);
-    lossy_lock();
+    lossy_lock("pwrite", fd);
     save_range(fd, inode, (uint64_t)offset, n);
     ssize_t rc = lossy_real()->pwrite(fd, p, n, offset);
     lossy_unlock();
@@ -247,7 +247,7 @@ ssize_t writev(int fd, const struct iovec *parts, int count)
     uint64_t inode = covered(fd);
     if (!inode)
         return lossy_real()->writev(fd, parts, count);
-    lossy_lock();
+    lossy_lock("writev", fd);
     save_range(fd, inode, place_of(fd), total(parts, count));
     ssize_t rc = lossy_real()->writev(fd, parts, count);
     lossy_unlock();
@@ -259,7 +259,7 @@ ssize_t pwritev(int fd, const struct iovec *parts, int count, off_t offset)
     uint64_t inode = covered(fd);
     if (!inode)
         return lossy_real()->pwritev(fd, parts, count, offset);
-    lossy_lock();
+    lossy_lock("pwritev", fd);
     save_range(fd, inode, (uint64_t)offset, total(parts, count));
     ssize_t rc = lossy_real()->pwritev(fd, parts, count, offset);
     lossy_unlock();
@@ -276,7 +276,7 @@ int ftruncate(int fd, off_t size)
     uint64_t inode = covered(fd);
     if (!inode || size < 0)
         return lossy_real()->ftruncate(fd, size);
-    lossy_lock();
+    lossy_lock("ftruncate", fd);
     save_cut(fd, inode, (uint64_t)size);
     int rc = lossy_real()->ftruncate(fd, size);
     lossy_unlock();
@@ -295,7 +295,7 @@ int fallocate(int fd, int mode, off_t offset, off_t n)
         return lossy_real()->fallocate(fd, mode, offset, n);
     if (mode != 0)
         lossy_fatal("fallocate with a mode is not modelled", NULL);
-    lossy_lock();
+    lossy_lock("fallocate", fd);
     uint64_t size = size_of(fd), end = (uint64_t)(offset + n);
     save_cut(fd, inode, end > size ? end : size);
     int rc = lossy_real()->fallocate(fd, mode, offset, n);
@@ -350,15 +350,14 @@ static int synced(int fd, int (*sync)(int))
     uint64_t inode = covered(fd);
     if (!inode)
         return sync(fd);
-    lossy_lock();
+    lossy_lock("sync", fd);
     struct lossy_record r = {.kind = LOSSY_SYNC, .inode = inode, .upto = lossy_next()};
-    lossy_unlock();
+    lossy_leave();
     int rc = sync(fd), cause = errno;
-    if (rc == 0) {
-        lossy_lock();
+    lossy_enter("sync", fd);
+    if (rc == 0)
         lossy_append(&r, NULL, NULL, NULL);
-        lossy_unlock();
-    }
+    lossy_unlock();
     errno = cause;
     return rc;
 }
@@ -384,7 +383,7 @@ int rename(const char *from, const char *to)
     if (!one && !two)
         return lossy_real()->rename(from, to);
     struct stat st, replaced = {0};
-    lossy_lock();
+    lossy_lock("rename", -1);
     int rc = -1;
     if (!one || !two)
         lossy_fatal("renamed out of or into the folder", full);
@@ -413,7 +412,7 @@ int unlink(const char *path)
     if (!lossy_covers(path, full))
         return lossy_real()->unlink(path);
     struct stat st;
-    lossy_lock();
+    lossy_lock("unlink", -1);
     if (lstat(full, &st) == 0 && S_ISREG(st.st_mode)) {
         struct lossy_record r = {
             .kind = LOSSY_UNLINK, .inode = st.st_ino, .folder = lossy_folder(full)};
@@ -431,7 +430,7 @@ static int changed_folder(const char *path, enum lossy_kind kind, mode_t mode)
     const struct lossy_real *real = lossy_real();
     if (!lossy_covers(path, full))
         return kind == LOSSY_MKDIR ? real->mkdir(path, mode) : real->rmdir(path);
-    lossy_lock();
+    lossy_lock(kind == LOSSY_MKDIR ? "mkdir" : "rmdir", -1);
     int rc = kind == LOSSY_MKDIR ? real->mkdir(path, mode) : real->rmdir(path), cause = errno;
     if (rc == 0) {
         struct lossy_record r = {.kind = kind, .folder = lossy_folder(full)};

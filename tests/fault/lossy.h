@@ -4,6 +4,10 @@
  *     LD_PRELOAD=lossy.so LOSSY_DIR=/data LOSSY_JOURNAL=/journal daemon ...       all day long, until kill -9
  *     lossy_undo /journal [SEED]                                                  before the next start
  *
+ * With LOSSY_COUNTDOWN=/file as well the process kills itself at a chosen place: the file is a struct lossy_countdown.
+ * Its number counts down before and after each recorded call while it is positive; who brings it to 0 is killed there
+ * and then, and says on standard error which call it was.
+ *
  * Recorded are the calls on files below LOSSY_DIR. What counts as synced is what POSIX promises and no more: fsync(2)
  * and fdatasync(2) of a file settle its bytes and its size, that of a folder settles the names in it (created, renamed,
  * removed). Calls that this can't undo end the process with a message: they would make a test pass that proves nothing.
@@ -15,6 +19,7 @@
 #ifndef FAULT_LOSSY_H
 #define FAULT_LOSSY_H
 
+#include <stdatomic.h>
 #include <stdint.h>
 
 #define LOSSY_MAGIC 0x4c4f5359u
@@ -29,6 +34,13 @@ enum lossy_kind {
     LOSSY_UNLINK,    /* path */
     LOSSY_RMDIR,     /* path */
     LOSSY_SYNC, /* settles the records before `upto` of this inode (a file, or a folder's names) */
+};
+
+enum lossy_counted { LOSSY_ALL, LOSSY_NO_WRITES, LOSSY_NO_WRITES_OR_SYNCS };
+
+struct lossy_countdown {
+    _Atomic int64_t left;
+    int64_t counted; /* which calls: an enum lossy_counted */
 };
 
 /* Followed by path, other_path (with their final NULs) and the saved bytes. */

@@ -2,6 +2,7 @@
 import os
 import re
 import shutil
+import struct
 import subprocess
 import unittest
 
@@ -19,7 +20,10 @@ class Disk:
     def __init__(self, folder, name):
         self.path = os.path.join(folder, name + ".disk")
         self.journal = os.path.join(folder, name + ".journal")
+        self.countdown = os.path.join(folder, name + ".countdown")
         os.makedirs(self.path)
+        with open(self.countdown, "wb") as file:
+            file.write(bytes(16))
         self.renew()
 
     def renew(self):
@@ -27,7 +31,14 @@ class Disk:
         os.makedirs(os.path.join(self.journal, "inodes"))
 
     def environment(self):
-        return {"LD_PRELOAD": LIBRARY, "LOSSY_DIR": self.path, "LOSSY_JOURNAL": self.journal}
+        return {"LD_PRELOAD": LIBRARY, "LOSSY_DIR": self.path, "LOSSY_JOURNAL": self.journal,
+                "LOSSY_COUNTDOWN": self.countdown}
+
+    def die_in(self, places, counted=0):
+        """Who works here is killed at so many places (before or after a call that changes a file) from now. Counted are,
+        as in lossy.h: 0: all; 1: no writes; 2: no writes and no syncs."""
+        with open(self.countdown, "r+b", buffering=0) as file:
+            file.write(struct.pack("=qq", places, counted))
 
     def lose(self, seed=None):
         """After the kill: loses all that was not synced, or, with a seed, a random part of it. Says how much."""

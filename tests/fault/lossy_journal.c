@@ -4,9 +4,12 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 static struct lossy_real real;
@@ -15,6 +18,9 @@ static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
 static char dir[LOSSY_PATH_MAX], journal[LOSSY_PATH_MAX]; /* empty: the library does nothing */
 static int log_fd = -1;
 static uint64_t next_number;
+static struct lossy_countdown *countdown; /* in the file of LOSSY_COUNTDOWN, or NULL */
+static const char *current_call;          /* with the lock held */
+static int current_fd;
 
 void lossy_fatal(const char *what, const char *path)
 {
@@ -47,6 +53,19 @@ static void read_setting(const char *name, char *ret_path)
     strcpy(ret_path, value);
 }
 
+static void map_countdown(void)
+{
+    char path[LOSSY_PATH_MAX] = "";
+    read_setting("LOSSY_COUNTDOWN", path);
+    if (!*path)
+        return;
+    int fd = real.open(path, O_RDWR | O_CLOEXEC);
+    countdown = real.mmap(NULL, sizeof(*countdown), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (fd < 0 || countdown == MAP_FAILED)
+        lossy_fatal("can't be mapped", path);
+    real.close(fd);
+}
+
 static void start(void)
 {
     FIND(write);
@@ -71,6 +90,7 @@ static void start(void)
     FIND(mmap);
     read_setting("LOSSY_DIR", dir);
     read_setting("LOSSY_JOURNAL", journal);
+    map_countdown();
     if (!*dir != !*journal)
         lossy_fatal("LOSSY_DIR and LOSSY_JOURNAL belong together", NULL);
 }
@@ -81,12 +101,52 @@ const struct lossy_real *lossy_real(void)
     return &real;
 }
 
-void lossy_lock(void)
+static bool counted(void)
+{
+    return (countdown->counted == LOSSY_ALL || !strstr(current_call, "write")) &&
+           (countdown->counted < LOSSY_NO_WRITES_OR_SYNCS || strcmp(current_call, "sync") != 0);
+}
+
+/* A place where the process may be killed. */
+static void place(const char *when)
+{
+    if (!countdown || atomic_load(&countdown->left) <= 0 || !counted() ||
+        atomic_fetch_sub(&countdown->left, 1) != 1)
+        return;
+    char link[64], path[LOSSY_PATH_MAX] = "a path", text[LOSSY_PATH_MAX + 128];
+    snprintf(link, sizeof(link), "/proc/self/fd/%d", current_fd);
+    ssize_t n = current_fd >= 0 ? readlink(link, path, sizeof(path) - 1) : -1;
+    if (n >= 0)
+        path[n] = 0;
+    int length =
+        snprintf(text, sizeof(text), "lossy: killed %s %s of %s\n", when, current_call, path);
+    if (real.write(STDERR_FILENO, text, (size_t)length) != length)
+        lossy_fatal("standard error", NULL);
+    kill(getpid(), SIGKILL);
+    for (;;)
+        pause();
+}
+
+void lossy_enter(const char *what, int fd)
 {
     pthread_mutex_lock(&mutex);
+    current_call = what;
+    current_fd = fd;
+}
+
+void lossy_lock(const char *what, int fd)
+{
+    lossy_enter(what, fd);
+    place("before");
 }
 
 void lossy_unlock(void)
+{
+    place("after");
+    pthread_mutex_unlock(&mutex);
+}
+
+void lossy_leave(void)
 {
     pthread_mutex_unlock(&mutex);
 }

@@ -44,9 +44,13 @@ _Noreturn void lossy_fatal(const char *what, const char *path);
 /* The path made absolute; false if it is neither LOSSY_DIR nor below it (or the library is off, or it is a -shm file). */
 bool lossy_covers(const char *path, char *ret_path);
 
-/* One call at a time between these two: the journal's order is the order of the calls. */
-void lossy_lock(void);
+/* One call at a time between these two: the journal's order is the order of the calls. At both of them the process may
+ * be killed (LOSSY_COUNTDOWN in lossy.h); `what` is the call, on `fd` or, with -1, on a path. */
+void lossy_lock(const char *what, int fd);
 void lossy_unlock(void);
+/* Inside: other threads' calls may come in between (while a file is synced). */
+void lossy_leave(void);
+void lossy_enter(const char *what, int fd);
 
 /* With the lock held. The number of the next record. */
 uint64_t lossy_next(void);

@@ -111,6 +111,16 @@ static void free_all(struct witness *w)
     free(w->puts);
 }
 
+static void print_counts(const struct witness *w)
+{
+    uint64_t now = env_system()->wall_ns(env_system());
+    uint64_t ahead_ns = w->newest_stamp > now ? w->newest_stamp - now : 0;
+    printf("events=%zu moves=%" PRIu64 " puts=%zu renewals=%" PRIu64 " expired=%zu lapsed=%" PRIu64
+           " stamp_ahead_s=%" PRIu64 " wrong=%zu\n",
+           w->watches[0].events.count, w->moves, w->put_count, w->renewals,
+           witness_leases_expired(w), w->lapsed, ahead_ns / 1000000000, w->wrong);
+}
+
 int main(int argc, char **argv)
 {
     if (argc < 2 || argc > 3) {
@@ -131,10 +141,7 @@ int main(int argc, char **argv)
     witness_writer_start(&w);
     uv_run(&w.loop, UV_RUN_DEFAULT);
     uv_loop_close(&w.loop);
-    printf("events=%zu moves=%" PRIu64 " puts=%zu renewals=%" PRIu64 " expired=%zu lapsed=%" PRIu64
-           " wrong=%zu\n",
-           w.watches[0].events.count, w.moves, w.put_count, w.renewals, witness_leases_expired(&w),
-           w.lapsed, w.wrong);
+    print_counts(&w);
     free_all(&w);
     return w.wrong ? 1 : 0;
 }

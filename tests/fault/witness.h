@@ -16,9 +16,9 @@
  *   - no lease ended before its time to live had passed since the last answered renewal, a long one that was kept never;
  *     each abandoned one has ended, and its key with it.
  * Nobody may compact meanwhile, and keys outside of "/..." are not looked at. Prints
- *     events=N moves=N puts=N renewals=N expired=N lapsed=N
- * (lapsed: short leases that could not be kept alive in time, which is no fault) and what is wrong, a line each. Exit
- * code 0: nothing; 1: something; 2: usage. */
+ *     events=N moves=N puts=N renewals=N expired=N lapsed=N stamp_ahead_s=N wrong=N
+ * (lapsed: short leases that could not be kept alive in time, which is no fault; stamp_ahead_s: how far the newest
+ * stamp is ahead of the clock here) and what is wrong, a line each. Exit code 0: nothing; 1: something; 2: usage. */
 #ifndef FAULT_WITNESS_H
 #define FAULT_WITNESS_H
 
@@ -101,6 +101,7 @@ struct witness {
     bool ending; /* the input has ended: nothing new is begun */
     size_t wrong;
     uint64_t moves, renewals, lapsed;
+    uint64_t newest_stamp;
 
     struct witness_put *puts;
     size_t put_count, put_cap;

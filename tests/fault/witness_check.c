@@ -42,6 +42,7 @@ static void check_order(struct witness *w, const struct witness_events *history,
                           kv->mod, (double)(stamp - kv->stamp) / 1e9);
         stamp = kv->stamp;
     }
+    w->newest_stamp = stamp;
     if (revision != last)
         witness_wrong(w, "the history ends with revision %" PRId64 " instead of %" PRId64, revision,
                       last);
