@@ -8,6 +8,10 @@
 #include "lib/base/memory.h"
 #include "tests/sim/sim.h"
 
+#define AWAKE_GAP (300 * MS) /* a leader that runs is seen at every heartbeat */
+#define COMMIT_GAP                                                                                 \
+    (1000 * MS) /* less than that delays a checkpoint less than the lease check allows */
+
 typedef unsigned long long ull;
 
 void check_init(struct check *c)
@@ -19,6 +23,7 @@ void check_init(struct check *c)
 void check_free(struct check *c)
 {
     free(c->reigns);
+    free(c->stalls);
     free(c->leaders);
     free(c->applied);
     free(c->known);
@@ -61,6 +66,30 @@ static void check_completeness(struct simnode *n, const struct raft *r)
     }
 }
 
+static void add_stall(struct check *c, uint64_t term, uint64_t from, uint64_t to, bool asleep)
+{
+    c->stalls = grow(c->stalls, &c->stall_cap, c->stall_count, sizeof(*c->stalls));
+    c->stalls[c->stall_count++] = (struct stall){term, from, to, asleep};
+}
+
+static void see_reign(struct simnode *n, const struct raft *r, struct reign *reign)
+{
+    struct check *c = &n->sim->check;
+    uint64_t now = n->sim->world.now;
+    if (now - reign->to > AWAKE_GAP)
+        add_stall(c, r->term, reign->to, now, true);
+    reign->to = now;
+    if (!reign->is_ready)
+        reign->ready = now;
+    reign->is_ready |= raft_own_term_committed(r);
+    if (r->commit == reign->commit)
+        return;
+    if (now - reign->committed_at > COMMIT_GAP)
+        add_stall(c, r->term, reign->committed_at, now, false);
+    reign->commit = r->commit;
+    reign->committed_at = now;
+}
+
 static void check_leader(struct simnode *n, const struct raft *r)
 {
     struct check *c = &n->sim->check;
@@ -70,10 +99,7 @@ static void check_leader(struct simnode *n, const struct raft *r)
     if (c->leaders[r->term] == n->id) {
         for (size_t i = c->reign_count; i > 0; i--) {
             if (c->reigns[i - 1].term == r->term) {
-                c->reigns[i - 1].to = n->sim->world.now;
-                if (!c->reigns[i - 1].is_ready)
-                    c->reigns[i - 1].ready = n->sim->world.now;
-                c->reigns[i - 1].is_ready |= raft_own_term_committed(r);
+                see_reign(n, r, &c->reigns[i - 1]);
                 return;
             }
         }
@@ -86,7 +112,8 @@ static void check_leader(struct simnode *n, const struct raft *r)
     TRACE2(&n->sim->world, "n%llu leads term %llu", n->id, r->term);
     uint64_t now = n->sim->world.now;
     c->reigns = grow(c->reigns, &c->reign_cap, c->reign_count, sizeof(*c->reigns));
-    c->reigns[c->reign_count++] = (struct reign){n->id, r->term, now, now, now, false};
+    c->reigns[c->reign_count++] =
+        (struct reign){n->id, r->term, now, now, now, false, r->commit, now};
     check_completeness(n, r);
     faults_new_leader(n);
 }

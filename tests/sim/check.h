@@ -28,11 +28,20 @@ struct reign {                   /* of a leader, in the order of their begins */
     uint64_t id, term, from, to; /* to: when it was last seen leading */
     uint64_t ready;              /* when it had committed an entry of its term; till then as `to` */
     bool is_ready;
+    uint64_t commit, committed_at; /* its commit index, and when it was last seen to grow */
+};
+
+struct
+    stall { /* of a leader: it did nothing (paused), or committed nothing (its disk hung, it was idle) */
+    uint64_t term, from, to;
+    bool asleep;
 };
 
 struct check {
     struct reign *reigns;
     size_t reign_count, reign_cap;
+    struct stall *stalls;
+    size_t stall_count, stall_cap;
     uint64_t *leaders; /* by term: id of the one leader, 0: none yet */
     size_t leaders_cap;
     struct applied_entry *applied; /* by index */

@@ -218,9 +218,23 @@ void leases_start(struct leases *l, struct sim *s)
     }
 }
 
+/* What [from, to] of a reign was not lost in stalls of a kind. (Those without a commit include those asleep.) */
+static uint64_t without_stalls(const struct check *c, uint64_t term, uint64_t from, uint64_t to,
+                               bool asleep)
+{
+    uint64_t rest = to - from;
+    for (size_t i = 0; i < c->stall_count; i++) {
+        const struct stall *t = &c->stalls[i];
+        uint64_t begin = t->from > from ? t->from : from, end = t->to < to ? t->to : to;
+        if (t->term == term && t->asleep == asleep && end > begin)
+            rest -= end - begin;
+    }
+    return rest;
+}
+
 /* How much of its time a lease that nobody renews has certainly spent: all of the present leader's reign,
- * and of the earlier ones what their checkpoints have saved. The slack is for what a leader does before it
- * knows the leases, after it has lost its quorum, and for rounding up to seconds. */
+ * and of the earlier ones what their checkpoints have saved, for which they had to commit. The slack is for what
+ * a leader does before it knows the leases, after it has lost its quorum, and for rounding up to seconds. */
 static uint64_t surely_spent(const struct leases *l, const struct lease *lease)
 {
     const struct check *c = &l->sim->check;
@@ -235,9 +249,12 @@ static uint64_t surely_spent(const struct leases *l, const struct lease *lease)
                 to = c->reigns[k].from < to ? c->reigns[k].from : to;
             }
         }
-        if (to < from + REIGN_SLACK)
+        if (!last && r->committed_at < to)
+            to = r->committed_at;
+        uint64_t length = to > from ? without_stalls(c, r->term, from, to, last) : 0;
+        if (length < REIGN_SLACK)
             continue;
-        uint64_t length = to - from - REIGN_SLACK;
+        length -= REIGN_SLACK;
         uint64_t saved = length / interval * interval;
         if (last)
             spent += length;
