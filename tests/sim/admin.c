@@ -103,6 +103,8 @@ static void take_away(struct admin *a, struct simnode *at)
         return;
     }
     struct simnode *n = sim_node(s, a->leaving);
+    if (!n->gone && !repair_may_lose(s, n->id))
+        return; /* others have yet to learn of it */
     a->removed++;
     repair_removed(a, a->leaving);
     a->leaving = 0;
@@ -120,7 +122,7 @@ static void decide(struct admin *a, struct simnode *at)
         add(a, at);
     } else if (draw < 65 && voters(at) > 2) {
         uint64_t id = 1 + simrng_below(&a->rng, s->node_count);
-        a->leaving = admin_member(at, id) && repair_may_remove(s, at, id) ? id : 0;
+        a->leaving = admin_member(at, id) && repair_may_lose(s, id) ? id : 0;
     } else {
         a->transfers++;
         TRACE1(&s->world, "n%llu is asked to hand over", at->id);

@@ -246,6 +246,7 @@ static void check_membership(struct simnode *n, const struct raft *r)
                    "member %llu has %zu voters and %zu learners, its core works with %zu and %zu",
                    (ull)n->id, ours.voter_count, ours.learner_count, r->conf.voter_count,
                    r->conf.learner_count);
+    n->conf_seen = r->conf;
 }
 
 static void check_applied(struct simnode *n, const struct raft *r)

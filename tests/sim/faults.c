@@ -124,7 +124,6 @@ static void io_error(struct faults *f, struct simnode *n)
                                    SIMDISK_ALL};
     unsigned which = ops[below(f, 5)];
     simdisk_fail_at(n->disk, 1 + below(f, 30), which, ERR_IO, chance(f, 20));
-    n->reboots = true;
     TRACE2(&f->sim->world, "n%llu: an operation of kinds %llx will fail", n->id, which);
 }
 
@@ -445,7 +444,6 @@ void faults_stop(struct faults *f)
         simdisk_misdirect_at(n->disk, 0);
         n->die_at = 0;
         simdisk_set_capacity(n->disk, 0);
-        n->reboots = false;
         n->slow_until = n->hung_until = 0;
         if (n->paused_until > s->world.now + 100 * MS)
             n->paused_until = s->world.now + 100 * MS;

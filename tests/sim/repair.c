@@ -1,5 +1,6 @@
 #include "tests/sim/repair.h"
 
+#include "daemon/raft/conf.h"
 #include "tests/sim/sim.h"
 
 typedef unsigned long long ull;
@@ -13,18 +14,24 @@ bool repair_is_tight(struct sim *s)
     return (leaving && !leaving->lost) || s->node_count + SPARE_MEMBERS > SIM_MEMBERS_MAX;
 }
 
-bool repair_may_remove(struct sim *s, const struct simnode *at, uint64_t id)
+static bool has_majority_without(struct sim *s, const struct raft_conf *c, uint64_t id)
 {
-    size_t count, voters = 0, whole = 0;
-    const struct replica_member *all = replica_members(at->replica, &count);
-    for (size_t i = 0; i < count; i++) {
-        const struct simnode *n = sim_node(s, all[i].id);
-        if (all[i].learner)
-            continue;
-        voters++;
-        whole += n && all[i].id != id && !n->gone && !n->damaged;
+    size_t whole = 0;
+    for (size_t i = 0; i < c->voter_count; i++) {
+        const struct simnode *n = sim_node(s, c->voters[i]);
+        whole += n && n->id != id && !n->gone && !n->damaged;
     }
-    return whole > voters / 2;
+    return whole > c->voter_count / 2 || !raft_conf_is_voter(c, id);
+}
+
+bool repair_may_lose(struct sim *s, uint64_t id)
+{
+    for (size_t i = 0; i < s->node_count; i++) {
+        const struct simnode *n = s->nodes[i];
+        if (!n->gone && !n->damaged && !has_majority_without(s, &n->conf_seen, id))
+            return false;
+    }
+    return true;
 }
 
 /* ---- lost members ------------------------------------------------------------------------------- */

@@ -17,9 +17,10 @@ void repair_removed(struct admin *a, uint64_t id);
 /* No further member may be harmed, or removed, now: the next majority isn't known, or there is no room
  * for a new member. */
 bool repair_is_tight(struct sim *s);
-/* Is a majority of the voters that `at` knows whole without the member `id`? Of those of now: until they have
- * learned that it was removed, it is counted, and it may be switched off by then. */
-bool repair_may_remove(struct sim *s, const struct simnode *at, uint64_t id);
+/* Is a majority whole without the member `id`, in every membership that a member goes by? One that has not
+ * learned of the newest yet (it counts from when it is applied) must be able to win its election too: if only
+ * the leader knows of a change and is lost, nobody else ever will (docs/decisions.md). */
+bool repair_may_lose(struct sim *s, uint64_t id);
 /* At the end: every lost member has its successor, and no alarm is on. */
 void repair_check_end(struct admin *a);
 

@@ -51,7 +51,7 @@ bool rot_may_harm(struct sim *s, const struct simnode *n)
         is_voter |= other == n;
         whole += other && other != n && !other->gone && !other->damaged;
     }
-    return is_voter && whole > voters / 2;
+    return is_voter && whole > voters / 2 && repair_may_lose(s, n->id);
 }
 
 /* ---- which bytes may be harmed ------------------------------------------------------------------ */

@@ -210,8 +210,7 @@ void simnode_settle(struct simnode *n)
     if (n->refuses)
         simnode_lose(n);
     else
-        simnode_crash(n, !n->killed &&
-                             (n->reboots || simrng_chance(&n->rng, s->faults.power_percent)));
+        simnode_crash(n, !n->killed && simrng_chance(&n->rng, s->faults.power_percent));
 }
 
 /* ---- what the replica says ---------------------------------------------------------------------- */
@@ -361,7 +360,7 @@ static void reset_machine(struct simnode *n, bool power)
         simdisk_kill_process(n->disk);
     simvfs_crash(n->vfs);
     n->log_due = n->store_due = n->turn_due = false;
-    n->fatal = n->reboots = n->killed = false;
+    n->fatal = n->killed = false;
     n->die_at = 0;
     n->paused_until = n->hung_until = 0;
     n->boot++;
@@ -385,7 +384,7 @@ static bool failed_to_open(struct simnode *n, enum errc code, const struct error
     if (!off && ((code != ERR_IO && code != ERR_NO_SPACE) || (code == ERR_IO && s->calm)))
         world_fail(&s->world, "member %llu can't start: %s: %s", (unsigned long long)n->id,
                    errc_text(code), err->message);
-    reset_machine(n, off ? simrng_chance(&n->rng, 50) : n->reboots);
+    reset_machine(n, off && simrng_chance(&n->rng, 50));
     restart_later(n);
     return false;
 }

@@ -49,12 +49,11 @@ struct simnode {
     bool join;                         /* was added to a running cluster */
     bool fatal, removed, leaves, gone; /* leaves: removed, and about to end */
     bool no_restart;                   /* until somebody starts it */
-    bool reboots;       /* a failed sync: only a crash of the machine makes the disk honest again */
-    bool damaged;       /* its disk was harmed: it may refuse to go on (rot.h) */
-    bool astray;        /* because a write is to go astray */
-    uint64_t harmed_in; /* this life, if it was */
-    bool refuses;       /* it has found the damage */
-    bool lost;          /* its disk is gone: a new member takes its place (repair.h) */
+    bool damaged;                      /* its disk was harmed: it may refuse to go on (rot.h) */
+    bool astray;                       /* because a write is to go astray */
+    uint64_t harmed_in;                /* this life, if it was */
+    bool refuses;                      /* it has found the damage */
+    bool lost;                /* its disk is gone: a new member takes its place (repair.h) */
     bool was_voter, replaced; /* repair.h */
     uint64_t rest_ns;         /* it stays down so long after its next crash, 0: as drawn */
     uint64_t die_at;          /* at so many calls of what its replica says, 0: not */
@@ -66,6 +65,8 @@ struct simnode {
     struct snapstream *receiving;
 
     /* check.h */
+    struct raft_conf
+        conf_seen; /* the membership that it has applied; that of before while it is down */
     struct watcher *observer;
     uint64_t applied_checked;
     uint64_t *terms_seen; /* by index, as of the last look at the log */
