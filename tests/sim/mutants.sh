@@ -2,13 +2,19 @@
 # The test of the tests: switches on one known bug at a time and counts the seeds until the simulator has
 # found it; where the simulator can't reach, a unit test must fail. Prints a table; exit code 1 if one was
 # not found.
-#   sh tests/sim/mutants.sh [--seeds MAX] [--results FILE] [MUTANT...]
+#   sh tests/sim/mutants.sh [--fast] [--seeds MAX] [--results FILE] [MUTANT...]
+# --fast: without those that take long, and in the scenario that each is for (tests/sim/scenario.h).
 # --results FILE: for tests/run.sh, appends PASS and FAIL lines.
 set -u
 cd "$(dirname "$0")/../.." || exit 1
-max=400 results=
+max=400 results='' fast=''
 while :; do
     case "${1:-}" in
+    --fast)
+        fast=1
+        shift
+        continue
+        ;;
     --seeds) max=$2 ;;
     --results) results=$2 ;;
     *) break ;;
@@ -28,8 +34,28 @@ unit_of() {
     esac
 }
 
-# found MUTANT: prints where.
-by_unit() {
+# What is made for it; without --fast the seeds draw their scenarios themselves.
+scenario_of() {
+    case "$1" in
+    commit-earlier-term-by-counting) echo figure-8 ;;
+    hung-leader-stays) echo hung-disk ;;
+    prevote-of-older-term-ignored) echo prevote ;;
+    conf-change-before-own-term-commit) echo two-changes ;;
+    corrupt-log-cut-as-torn) echo rotten-log ;;
+    corrupt-row-served | short-revision-served) echo rotten-row ;;
+    second-snapshot-replaces-first) echo two-snapshots ;;
+    esac
+}
+
+is_slow() {
+    case "$1" in
+    read-index-reused | stalled-leader-revokes) return 0 ;;
+    *) return 1 ;;
+    esac
+}
+
+# Both print where it was found, or nothing.
+by_unit() { # MUTANT TEST
     ninja -C $build "tests/unit/$2" >/dev/null || exit 1
     if ! "$build/tests/unit/$2" >/dev/null 2>&1; then
         echo "$2 fails without it" >&2
@@ -39,14 +65,15 @@ by_unit() {
 }
 
 # Batches that grow: a mutant that is found at once costs no more than a few seeds.
-by_seeds() {
-    first=1 count=8
+by_seeds() { # MUTANT [SCENARIO]
+    first=1 count=4
     while [ $first -le "$max" ]; do
         [ $((first + count)) -le $((max + 1)) ] || count=$((max + 1 - first))
-        seed=$(QUORUMFS_MUTANT=$1 $build/tests/sim/sim --seed $first --seeds $count --until-failure |
+        seed=$(QUORUMFS_MUTANT=$1 $build/tests/sim/sim --seed $first --seeds $count --until-failure \
+            ${2:+--scenario "$2"} |
             sed -n 's/^FAILED seed \([0-9]*\)$/\1/p' | sort -n | head -1)
         if [ -n "$seed" ]; then
-            echo "seed $seed"
+            echo "seed $seed${2:+ of scenario $2}"
             return
         fi
         first=$((first + count))
@@ -58,11 +85,12 @@ mutants=${*:-$(git grep -hoE 'MUTANT\([a-z_]+\)' -- daemon | sed 's/MUTANT(\(.*\
 missed=0
 printf '%-40s %s\n' mutant 'found by'
 for mutant in $mutants; do
+    [ -z "$fast" ] || ! is_slow "$mutant" || continue
     unit=$(unit_of "$mutant")
     if [ -n "$unit" ]; then
         found=$(by_unit "$mutant" "$unit")
     else
-        found=$(by_seeds "$mutant")
+        found=$(by_seeds "$mutant" ${fast:+$(scenario_of "$mutant")})
     fi
     printf '%-40s %s\n' "$mutant" "${found:-NOT FOUND in $max seeds}"
     [ -n "$found" ] || missed=$((missed + 1))
