@@ -10,6 +10,7 @@
 
 #include "daemon/server/config.h"
 #include "daemon/server/rescue.h"
+#include "daemon/server/restore.h"
 #include "daemon/server/server.h"
 #include "lib/base/memory.h"
 
@@ -109,6 +110,22 @@ static int rescue(const struct config *c)
     return lost;
 }
 
+static int restore(const struct config *c)
+{
+    struct buf report = {0};
+    struct error err = {0};
+    enum errc e = server_restore(&c->server, c->restore_file, &report, &err);
+    if (report.n > 0)
+        fwrite(report.p, 1, report.n, stdout);
+    buf_free(&report);
+    if (e) {
+        fprintf(stderr, "quorumd: %s\n", err.message);
+        return e == ERR_INVALID ? 2 : 1;
+    }
+    printf("start quorumd with the same settings\n");
+    return 0;
+}
+
 static void log_notes(const struct config *c)
 {
     char *notes = (char *)bytes_dup(buf_bytes(&c->notes)), *save;
@@ -134,6 +151,8 @@ int main(int argc, char **argv)
         printf("quorumd Version: %s\n", QUORUMFS_VERSION);
     } else if (c.action == CONFIG_RESCUE) {
         exit_code = rescue(&c);
+    } else if (c.action == CONFIG_RESTORE) {
+        exit_code = restore(&c);
     } else {
         log_set_level(c.log_level);
         log_notes(&c);

@@ -11,11 +11,14 @@ struct api *api_new(const struct api_config *config)
 {
     struct api *api = xcalloc(1, sizeof(*api));
     api->config = *config;
+    if (api->config.snapshot_stall_ms == 0)
+        api->config.snapshot_stall_ms = API_SNAPSHOT_STALL_MS;
     api->client = (struct api_port){api, false};
     api->peer = (struct api_port){api, true};
     list_init(&api->streams);
     list_init(&api->waiting);
     list_init(&api->slicing);
+    list_init(&api->snapping);
     return api;
 }
 
@@ -26,6 +29,7 @@ void api_register(struct api *api, struct rpc_server *client_port)
     rpc_server_add(client_port, lease_methods, lease_method_count, &api->client);
     rpc_server_add(client_port, cluster_methods, cluster_method_count, &api->client);
     rpc_server_add(client_port, maintenance_methods, maintenance_method_count, &api->client);
+    rpc_server_add(client_port, snapshot_methods, snapshot_method_count, &api->client);
     rpc_server_add(client_port, health_methods, health_method_count, &api->client);
     rpc_server_add(client_port, info_methods, info_method_count, &api->client);
 }
@@ -42,7 +46,8 @@ bool api_poll(struct api *api)
     if (!list_empty(&api->waiting))
         watch_poll(api);
     range_poll(api);
-    return !list_empty(&api->slicing);
+    bool snaps = snapshot_poll(api);
+    return snaps || !list_empty(&api->slicing);
 }
 
 /* Streams that asked for a leader end when there has been none for a while (etcd's monitorLeader). */

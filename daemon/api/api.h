@@ -27,6 +27,11 @@
 #define API_RENEWALS_MAX 1024  /* renewals of a stream under way; then it isn't read */
 #define API_PROGRESS_NOTIFY_MS 600000 /* etcd's interval */
 #define API_NO_LEADER_TICKS 3 /* election timeouts without a leader that end `hasleader` streams */
+/* Copies of the store going out at once: each keeps compaction from going on. A client that takes nothing for
+ * API_SNAPSHOT_STALL_MS, or needs longer than API_SNAPSHOT_MS for all of it (2 GiB at 600 KB/s), is cut off. */
+#define API_SNAPSHOTS_MAX 2
+#define API_SNAPSHOT_STALL_MS 30000
+#define API_SNAPSHOT_MS 3600000
 /* gRPC's own limit on a message stands above the request's, as etcd's: between the two the answer is
  * etcd's "request is too large". */
 #define API_MESSAGE_OVERHEAD (512u * 1024)
@@ -42,6 +47,7 @@ struct api_config {
     size_t txn_ops_max;
     uint64_t request_timeout_ms; /* of what is forwarded */
     uint64_t election_ms;
+    uint64_t snapshot_stall_ms;                 /* 0: API_SNAPSHOT_STALL_MS */
     void (*defragmented)(void *ctx, bool done); /* for the log; may be NULL */
     /* A read found a row whose checksum is wrong; may be NULL. The call fails, and the member is not to be
      * trusted any more. Ends nothing by itself. */

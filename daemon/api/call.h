@@ -13,9 +13,11 @@ struct api_port { /* `service` of every handler */
 struct api {
     struct api_config config;
     struct api_port client, peer;
-    struct list streams;         /* struct api_stream */
-    struct list waiting;         /* struct watch_stream with progress requests to answer */
-    struct list slicing;         /* struct range_job that are not done */
+    struct list streams;  /* struct api_stream */
+    struct list waiting;  /* struct watch_stream with progress requests to answer */
+    struct list slicing;  /* struct range_job that are not done */
+    struct list snapping; /* struct snapshot_stream that have something to send */
+    size_t snapshot_count;
     struct buf scratch;          /* for packed answers */
     uint64_t tick_at_ms;         /* when api_tick() has work again */
     uint64_t no_leader_since_ms; /* 0: there is one */
@@ -104,11 +106,13 @@ void api_send(struct api *api, struct rpc_call *call, const ProtobufCMessage *me
 /* ---- Services: tables for registering -------------------------------------------------------------- */
 
 extern const struct rpc_method kv_methods[], watch_methods[], lease_methods[], cluster_methods[],
-    maintenance_methods[], health_methods[], info_methods[];
+    maintenance_methods[], snapshot_methods[], health_methods[], info_methods[];
 extern const size_t kv_method_count, watch_method_count, lease_method_count, cluster_method_count,
-    maintenance_method_count, health_method_count, info_method_count;
+    maintenance_method_count, snapshot_method_count, health_method_count, info_method_count;
 
 void watch_poll(struct api *api);
+
+bool snapshot_poll(struct api *api); /* snapshot.c: one piece; true: there is more to send */
 
 /* ---- range.c: ranges in slices, so that a large one doesn't hold the loop */
 

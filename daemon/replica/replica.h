@@ -186,4 +186,18 @@ void replica_receive_snapshot_chunk(struct replica *r, struct bytes chunk, bool 
                                     void (*done)(void *ctx, enum errc code), void *ctx);
 void replica_receive_snapshot_abort(struct replica *r);
 
+/* ---- Backup ------------------------------------------------------------------------------------- */
+
+/* A consistent copy of this member's store as of now, in the chunks of a snapshot; compaction waits while it is
+ * open. NULL: not now (it ends, or installs a snapshot of the leader's). */
+struct replica_backup;
+struct replica_backup *replica_backup_open(struct replica *r, int64_t *ret_revision);
+/* One at a time. ERR_CANCELLED: a snapshot took the store's place; ERR_NO_SPACE: what it is to hold can't be
+ * written. Is called with ERR_CLOSED, or not at all, when the replica is closed. */
+void replica_backup_next(struct replica_backup *b,
+                         void (*done)(void *ctx, enum errc code, struct bytes chunk, bool last),
+                         void *ctx);
+/* At any time, also after the replica was closed; a chunk under way isn't delivered. */
+void replica_backup_close(struct replica_backup *b);
+
 #endif

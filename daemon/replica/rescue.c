@@ -1,10 +1,10 @@
 #include "daemon/replica/rescue.h"
 
-#include <assert.h>
 #include <inttypes.h>
 #include <stdlib.h>
 
 #include "daemon/replica/internal.h"
+#include "daemon/replica/offline.h"
 #include "daemon/store/salvage.h"
 #include "lib/base/memory.h"
 
@@ -114,49 +114,31 @@ static void replace_membership(struct rescue *s)
 
 static enum errc finish_store(struct rescue *s, struct error *err)
 {
-    Raftpb__Member wire;
-    uint8_t key[8];
-    member_to_wire(s->config->member, &wire);
-    uint8_t *packed = xmalloc(raftpb__member__get_packed_size(&wire) + 1);
-    size_t n = raftpb__member__pack(&wire, packed);
-    put_le64(key, s->config->member->id);
+    struct offline_member row;
+    offline_member_pack(&row, s->config->member);
     struct salvage *store = s->store;
     s->store = NULL;
-    enum errc code =
-        salvage_finish(store, s->base, s->base_term, bytes_of(key, 8), bytes_of(packed, n), err);
-    free(packed);
+    enum errc code = salvage_finish(store, s->base, s->base_term, bytes_of(row.key, 8),
+                                    bytes_of(row.packed, row.n), err);
+    free(row.packed);
     return code;
-}
-
-static void refuse_job(struct worker *worker, struct job *job)
-{
-    (void)worker, (void)job;
-    abort(); /* wal_begin() and wal_close() give it none */
 }
 
 static enum errc write_log(struct rescue *s, struct error *err)
 {
-    char *dir = xasprintf("%s/member/log", s->config->to);
-    struct worker none = {refuse_job};
-    struct wal_recovered found = {0};
-    struct wal *w = NULL;
-    enum errc code = wal_open(&(struct wal_config){.disk = s->config->disk,
-                                                   .worker = &none,
-                                                   .dir = dir,
-                                                   .cluster_id = s->config->cluster_id,
-                                                   .member_id = s->config->member->id},
-                              &w, &found, err);
-    free(dir);
-    if (code != ERR_OK)
-        return code;
-    assert(found.created);
-    uint64_t term = s->log.term > s->base_term ? s->log.term : s->base_term;
-    struct raft_hard_state hs = {.term = term ? term : 1, .commit = s->base + s->count};
-    struct raft_entry *const *entries = s->log.entries + s->skip;
-    code = wal_begin(w, s->base, s->base_term, &hs, entries, s->count, err);
-    wal_close(w);
-    wal_recovered_free(&found);
-    return code;
+    return offline_write_log(
+        &(struct offline_log){
+            .disk = s->config->disk,
+            .data_dir = s->config->to,
+            .cluster_id = s->config->cluster_id,
+            .member_id = s->config->member->id,
+            .base = s->base,
+            .base_term = s->base_term,
+            .term = s->log.term > s->base_term ? s->log.term : s->base_term,
+            .entries = s->log.entries + s->skip,
+            .entry_count = s->count,
+        },
+        err);
 }
 
 enum errc replica_rescue(const struct rescue_config *config, struct buf *report, bool *ret_lost,

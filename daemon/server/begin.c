@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "daemon/server/known.h"
+#include "daemon/server/new_dir.h"
 #include "daemon/server/server_internal.h"
 
 /* The directory knows who it is; the settings of the first start are not needed any more. But settings
@@ -105,7 +106,9 @@ enum errc server_begin(struct server *s, struct error *err)
 {
     struct identity computed = {0};
     struct error why;
-    enum errc e = ERR_OK;
+    enum errc e = new_dir_is_complete(s->disk, s->config.data_dir, err);
+    if (e)
+        return e;
     enum errc marked = marker_load(s->disk, s->config.data_dir, &s->marker, &why);
     if (marked && marked != ERR_NOT_FOUND)
         return error_set(err, marked, "%s", why.message);

@@ -8,12 +8,13 @@
 #include "lib/base/bytes.h"
 #include "lib/base/log.h"
 
-enum config_action { CONFIG_RUN, CONFIG_HELP, CONFIG_VERSION, CONFIG_RESCUE };
+enum config_action { CONFIG_RUN, CONFIG_HELP, CONFIG_VERSION, CONFIG_RESCUE, CONFIG_RESTORE };
 
 struct config {
     struct server_config server;
     enum config_action action;
-    const char *rescue_dir; /* of CONFIG_RESCUE */
+    const char *rescue_dir;   /* of CONFIG_RESCUE */
+    const char *restore_file; /* of CONFIG_RESTORE */
     enum log_level log_level;
     struct buf notes; /* lines worth a warning: settings without effect, unknown variables */
     char **owned;     /* what the settings point into, beside argv and environment */

@@ -168,6 +168,16 @@ static enum errc set_rescue(struct config *c, const struct flag *flag, const cha
     return ERR_OK;
 }
 
+static enum errc set_restore(struct config *c, const struct flag *flag, const char *value,
+                             struct error *err)
+{
+    if (!*value)
+        return bad_value(flag, value, "the name of a snapshot's file", err);
+    c->action = CONFIG_RESTORE;
+    c->restore_file = value;
+    return ERR_OK;
+}
+
 static enum errc set_version(struct config *c, const struct flag *flag, const char *value,
                              struct error *err)
 {
@@ -246,6 +256,9 @@ static const struct flag flags[] = {
     {"log-level", set_log_level, 0, "info", "debug, info, warn or error"},
     {"rescue", set_rescue, 0, NULL,
      "NEWDIR: save what can be read of a damaged --data-dir into it, as a member alone, and end"},
+    {"restore", set_restore, 0, NULL,
+     "FILE: make --data-dir of a snapshot, as a member of a new cluster (--name, "
+     "--initial-cluster, ...), and end"},
     {"help", set_help, 0, NULL, "this text", true},
     {"version", set_version, 0, NULL, "the version", true},
 };
@@ -466,7 +479,7 @@ enum errc config_parse(struct config *c, int argc, char *const *argv, char *cons
             e = apply_setting(c, &settings.list[i], err);
     for (size_t i = 0; !e && i < settings.count; i++)
         e = apply_setting(c, &settings.list[i], err);
-    if (e || (c->action != CONFIG_RUN && c->action != CONFIG_RESCUE))
+    if (e || c->action == CONFIG_HELP || c->action == CONFIG_VERSION)
         return e;
     return server_config_check(&c->server, err);
 }

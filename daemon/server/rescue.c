@@ -3,7 +3,7 @@
 #include <stdlib.h>
 
 #include "daemon/replica/rescue.h"
-#include "daemon/server/identity.h"
+#include "daemon/server/new_dir.h"
 #include "lib/base/memory.h"
 
 static void found_name(void *ctx, const char *name)
@@ -12,7 +12,6 @@ static void found_name(void *ctx, const char *name)
     *(bool *)ctx = true;
 }
 
-/* DIR must be there, and NEWDIR must not hold anything. */
 static enum errc check_dirs(struct disk *disk, const char *from, const char *to, struct error *err)
 {
     char *member = xasprintf("%s/member", from);
@@ -21,24 +20,7 @@ static enum errc check_dirs(struct disk *disk, const char *from, const char *to,
     free(member);
     if (code != ERR_OK || !any)
         return error_set(err, ERR_INVALID, "--data-dir %s: there is no data in it to rescue", from);
-    any = false;
-    code = disk->list(disk, to, found_name, &any, NULL);
-    if (code == ERR_OK && any)
-        return error_set(err, ERR_INVALID, "--rescue %s: name a directory that is new or empty",
-                         to);
-    return ERR_OK;
-}
-
-static enum errc make_dir(struct disk *disk, const char *dir, struct error *err)
-{
-    char *member = xasprintf("%s/member", dir);
-    enum errc code = disk->mkdir(disk, dir, err);
-    if (code == ERR_OK)
-        code = disk->mkdir(disk, member, err);
-    if (code == ERR_OK)
-        code = disk->sync_dir(disk, dir, err);
-    free(member);
-    return code;
+    return new_dir_check(disk, "--rescue", to, err);
 }
 
 enum errc server_rescue(const struct server_config *config, const char *new_dir, struct buf *report,
@@ -57,7 +39,7 @@ enum errc server_rescue(const struct server_config *config, const char *new_dir,
     if (code == ERR_OK)
         code = identity_compute(&alone, &id, err);
     if (code == ERR_OK)
-        code = make_dir(disk, new_dir, err);
+        code = new_dir_begin(disk, new_dir, err);
     if (code == ERR_OK)
         code = replica_rescue(&(struct rescue_config){.disk = disk,
                                                       .from = dir,
@@ -67,7 +49,7 @@ enum errc server_rescue(const struct server_config *config, const char *new_dir,
                               report, ret_lost, err);
     /* Last: without it the directory is none that a server takes for complete. */
     if (code == ERR_OK)
-        code = identity_save(disk, new_dir, &id, err);
+        code = new_dir_end(disk, new_dir, &id, err);
     identity_free(&id);
     if (lock)
         disk->close(disk, lock);

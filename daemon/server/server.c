@@ -94,6 +94,7 @@ enum errc server_open_member(struct server *s, struct error *err)
         .txn_ops_max = s->config.max_txn_ops,
         .request_timeout_ms = 5000 + 2 * s->config.election_ms,
         .election_ms = s->config.election_ms,
+        .snapshot_stall_ms = s->config.snapshot_stall_ms,
         .damaged = drive_damaged,
         .ctx = s,
     };

@@ -57,6 +57,8 @@ struct server_config {
 
     uint64_t scrub_ms; /* store and log are read through for damage in this time; 1 h, 0: never */
 
+    uint64_t snapshot_stall_ms; /* of a client that takes nothing; 0: api.h's */
+
     bool quiet; /* the embedded mode: no log lines below warnings */
 };
 

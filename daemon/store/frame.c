@@ -1,218 +1,106 @@
 #include "daemon/store/frame.h"
 
-#include "lib/base/crc32c.h"
-
-#define MAGIC 0x4e534651 /* "QFSN" */
-#define FORMAT 1
-
-static void add8(struct buf *b, uint8_t v)
-{
-    buf_append(b, &v, 1);
-}
-
-static void add32(struct buf *b, uint32_t v)
-{
-    uint8_t p[4];
-    put_le32(p, v);
-    buf_append(b, p, sizeof(p));
-}
-
-static void add64(struct buf *b, uint64_t v)
-{
-    uint8_t p[8];
-    put_le64(p, v);
-    buf_append(b, p, sizeof(p));
-}
-
-static uint32_t frame_crc(const uint8_t *frame, size_t payload_n)
-{
-    return crc32c(crc32c(0, frame, 12), frame + FRAME_HEADER, payload_n);
-}
-
-void frame_begin(struct buf *b)
-{
-    static const uint8_t room[FRAME_HEADER];
-    buf_append(b, room, sizeof(room));
-}
-
-void frame_end(struct buf *b, uint32_t seq)
-{
-    size_t n = b->n - FRAME_HEADER;
-    put_le32(b->p, MAGIC);
-    put_le32(b->p + 4, (uint32_t)n);
-    put_le32(b->p + 8, seq);
-    put_le32(b->p + 12, frame_crc(b->p, n));
-}
-
 void record_head(struct buf *b, const struct db_state *state)
 {
-    add8(b, RECORD_HEAD);
-    add32(b, FORMAT);
-    add64(b, state->applied);
-    add64(b, state->term);
-    add64(b, state->stamp);
-    add64(b, (uint64_t)state->revision);
-    add64(b, (uint64_t)state->compact_revision);
-}
-
-static void add_pair(struct buf *b, struct bytes key, struct bytes value)
-{
-    add32(b, (uint32_t)key.n);
-    add32(b, (uint32_t)value.n);
-    buf_append(b, key.p, key.n);
-    buf_append(b, value.p, value.n);
+    record_add_head(b, &(struct record_head){
+                           .applied = state->applied,
+                           .term = state->term,
+                           .stamp = state->stamp,
+                           .revision = state->revision,
+                           .compact_revision = state->compact_revision,
+                       });
 }
 
 void record_bucket(struct buf *b, unsigned bucket, struct bytes key, struct bytes value)
 {
-    add8(b, RECORD_BUCKET);
-    add32(b, bucket);
-    add_pair(b, key, value);
+    record_add_bucket(b, bucket, key, value);
 }
 
 void record_row(struct buf *b, const struct row *row)
 {
-    add8(b, RECORD_ROW);
-    add64(b, row->id);
-    add8(b, row_marks(row));
-    add64(b, (uint64_t)row->facts.create_revision);
-    add64(b, (uint64_t)row->facts.version);
-    add64(b, (uint64_t)row->facts.lease);
-    add64(b, row->facts.stamp);
-    add32(b, row->value_crc);
-    add32(b, row->crc);
-    add_pair(b, row->key, row->value);
+    record_add_row(b, &(struct record_row){
+                          .id = row->id,
+                          .marks = row_marks(row),
+                          .create_revision = row->facts.create_revision,
+                          .version = row->facts.version,
+                          .lease = row->facts.lease,
+                          .stamp = row->facts.stamp,
+                          .value_crc = row->value_crc,
+                          .crc = row->crc,
+                          .key = row->key,
+                          .value = row->value,
+                      });
 }
 
 void record_tail(struct buf *b, uint64_t rows, uint64_t digest)
 {
-    add8(b, RECORD_TAIL);
-    add64(b, rows);
-    add64(b, digest);
+    record_add_tail(b, rows, digest);
 }
 
 /* ---- Reading ------------------------------------------------------------------------------------- */
 
-enum errc frame_take(struct bytes in, uint32_t seq, size_t *ret_n, struct bytes *ret_payload,
-                     struct error *err)
+/* False: it has marks that nobody knows. */
+static bool to_row(const struct record_row *r, struct row *ret_row)
 {
-    *ret_n = 0;
-    if (in.n < FRAME_HEADER)
-        return ERR_OK;
-    size_t n = get_le32(in.p + 4);
-    if (get_le32(in.p) != MAGIC || n > FRAME_PAYLOAD_MAX)
-        return error_set(err, ERR_CORRUPT, "the snapshot is damaged: chunk %u has no header", seq);
-    if (in.n - FRAME_HEADER < n)
-        return ERR_OK;
-    if (get_le32(in.p + 12) != frame_crc(in.p, n))
-        return error_set(err, ERR_CORRUPT, "the snapshot is damaged: chunk %u has a wrong checksum",
-                         seq);
-    if (get_le32(in.p + 8) != seq)
-        return error_set(err, ERR_CORRUPT, "the snapshot is damaged: chunk %u came where %u is due",
-                         get_le32(in.p + 8), seq);
-    *ret_n = FRAME_HEADER + n;
-    *ret_payload = bytes_of(in.p + FRAME_HEADER, n);
-    return ERR_OK;
+    *ret_row = (struct row){
+        .id = r->id,
+        .facts = {r->create_revision, r->version, r->lease, r->stamp},
+        .key = r->key,
+        .value = r->value,
+        .value_n = r->value.n,
+        .value_crc = r->value_crc,
+        .crc = r->crc,
+    };
+    return row_take_marks(ret_row, r->marks);
 }
 
-/* Reads on after the end give 0 and are found by `short_of`. */
-struct reader {
-    struct bytes in;
-    bool short_of;
-};
-
-static struct bytes take(struct reader *r, size_t n)
+static void to_state(const struct record_head *h, struct db_state *ret_state)
 {
-    if (r->in.n < n) {
-        r->short_of = true;
-        return BYTES_EMPTY;
-    }
-    struct bytes b = bytes_of(r->in.p, n);
-    r->in.p += n;
-    r->in.n -= n;
-    return b;
+    *ret_state = (struct db_state){
+        .applied = h->applied,
+        .term = h->term,
+        .stamp = h->stamp,
+        .revision = h->revision,
+        .compact_revision = h->compact_revision,
+    };
 }
 
-static uint8_t take8(struct reader *r)
+static enum errc damaged(struct error *err, const char *what)
 {
-    struct bytes b = take(r, 1);
-    return b.p ? b.p[0] : 0;
+    return error_set(err, ERR_CORRUPT, "the snapshot is damaged: %s", what);
 }
 
-static uint32_t take32(struct reader *r)
+enum errc record_check(struct record_order *order, const struct record *record, struct row *ret_row,
+                       struct error *err)
 {
-    struct bytes b = take(r, 4);
-    return b.p ? get_le32(b.p) : 0;
-}
-
-static uint64_t take64(struct reader *r)
-{
-    struct bytes b = take(r, 8);
-    return b.p ? get_le64(b.p) : 0;
-}
-
-static void take_pair(struct reader *r, struct bytes *key, struct bytes *value)
-{
-    size_t key_n = take32(r), value_n = take32(r);
-    *key = take(r, key_n);
-    *value = take(r, value_n);
-}
-
-static bool take_head(struct reader *r, struct db_state *s)
-{
-    bool known = take32(r) == FORMAT;
-    s->applied = take64(r);
-    s->term = take64(r);
-    s->stamp = take64(r);
-    s->revision = (int64_t)take64(r);
-    s->compact_revision = (int64_t)take64(r);
-    return known && s->revision >= 1 && s->revision <= REV_MAIN_MAX && s->compact_revision >= -1 &&
-           s->compact_revision <= s->revision;
-}
-
-static bool take_row(struct reader *r, struct row *row)
-{
-    row->id = take64(r);
-    bool known = row_take_marks(row, take8(r));
-    row->facts.create_revision = (int64_t)take64(r);
-    row->facts.version = (int64_t)take64(r);
-    row->facts.lease = (int64_t)take64(r);
-    row->facts.stamp = take64(r);
-    row->value_crc = take32(r);
-    row->crc = take32(r);
-    take_pair(r, &row->key, &row->value);
-    row->value_n = row->value.n;
-    return known && row_is_sound(row);
-}
-
-enum errc record_take(struct bytes *payload, struct record *ret_record, struct error *err)
-{
-    struct reader r = {.in = *payload};
-    struct record record = {.type = (enum record_type)take8(&r)};
-    bool good = true;
-    switch (record.type) {
+    if (order->has_head == (record->type == RECORD_HEAD) || order->has_tail)
+        return damaged(err, "a record is out of place");
+    switch (record->type) {
     case RECORD_HEAD:
-        good = take_head(&r, &record.state);
-        break;
+        if (record->head.revision > REV_MAIN_MAX)
+            return damaged(err, "its revision is out of range");
+        to_state(&record->head, &order->head);
+        order->rows.floor = order->head.compact_revision > 1 ? order->head.compact_revision : 1;
+        order->has_head = true;
+        return ERR_OK;
     case RECORD_BUCKET:
-        record.bucket = take32(&r);
-        take_pair(&r, &record.key, &record.value);
-        good = record.bucket < MVCC_BUCKET_COUNT;
-        break;
+        return record->bucket < MVCC_BUCKET_COUNT
+                   ? ERR_OK
+                   : error_set(err, ERR_UNIMPLEMENTED,
+                               "the snapshot has rows of a kind that this version doesn't know "
+                               "(bucket %u): it was made by a newer quorumd",
+                               record->bucket);
     case RECORD_ROW:
-        good = take_row(&r, &record.row);
-        break;
+        if (!to_row(&record->row, ret_row) || !row_is_sound(ret_row))
+            return damaged(err, "a row's checksum is wrong");
+        if (ret_row->id <= order->rows.last || rev_main(ret_row->id) > order->head.revision)
+            return damaged(err, "a revision is out of order");
+        return row_order_take(&order->rows, ret_row) ? ERR_OK : damaged(err, "a change is missing");
     case RECORD_TAIL:
-        record.state.rows = take64(&r);
-        record.state.digest = take64(&r);
-        break;
-    default:
-        good = false;
+        order->has_tail = true;
+        return row_order_ends(&order->rows, order->head.revision)
+                   ? ERR_OK
+                   : damaged(err, "the last changes are missing");
     }
-    if (!good || r.short_of)
-        return error_set(err, ERR_CORRUPT, "the snapshot is damaged: a record of type %d is wrong",
-                         (int)record.type);
-    *payload = r.in;
-    *ret_record = record;
-    return ERR_OK;
+    return damaged(err, "a record is of no known type");
 }

@@ -1,47 +1,27 @@
-/* The bytes of a snapshot: a row of frames, each a chunk with its length, number and CRC32C, so that it
- * may be cut anywhere on its way and damage or loss is known. A frame holds records:
- *
- *     frame   magic u32, payload length u32, sequence u32, CRC32C of all but itself u32, payload
- *     head    1, format u32, applied, term, stamp, revision, compact revision u64; first of all
- *     bucket  2, bucket u32, key length u32, value length u32, key, value
- *     row     3, id u64, marks u8 (1: tombstone, 2: more), create revision, version, lease, stamp u64, CRC32C of the value
- *             u32, of the row u32, key length u32, value length u32, key, value; ids ascend
- *     tail    4, rows u64, digest u64; nothing follows
- *
- * Numbers are little-endian. */
+/* The store's rows and state as records of a snapshot (lib/snapfile/frame.h), and what makes a row of
+ * records a whole snapshot. */
 #ifndef STORE_FRAME_H
 #define STORE_FRAME_H
 
 #include "daemon/store/tables.h"
-
-#define FRAME_HEADER 16
-/* No payload is longer: a chunk, and at most one row beyond it (a request's limit is far below). */
-#define FRAME_PAYLOAD_MAX (64u * 1024 * 1024)
-
-enum record_type { RECORD_HEAD = 1, RECORD_BUCKET, RECORD_ROW, RECORD_TAIL };
-
-void frame_begin(struct buf *b);             /* at the end of *b, which must be empty */
-void frame_end(struct buf *b, uint32_t seq); /* fills in the header */
+#include "lib/snapfile/frame.h"
 
 void record_head(struct buf *b, const struct db_state *state);
 void record_bucket(struct buf *b, unsigned bucket, struct bytes key, struct bytes value);
 void record_row(struct buf *b, const struct row *row);
 void record_tail(struct buf *b, uint64_t rows, uint64_t digest);
 
-/* One record; bytes are borrowed from the frame. */
-struct record {
-    enum record_type type;
-    struct db_state state; /* of a head, and rows and digest of a tail */
-    unsigned bucket;
-    struct bytes key, value;
-    struct row row;
+/* What came so far. (struct record_order){0} is the begin. */
+struct record_order {
+    bool has_head, has_tail;
+    struct db_state head; /* what the snapshot says of itself */
+    struct row_order rows;
 };
 
-/* Looks for a whole frame with number seq at the begin of `in`. ERR_OK with *ret_n == 0: more bytes are
- * needed; else *ret_n bytes are the frame and *ret_payload its records. ERR_CORRUPT. */
-enum errc frame_take(struct bytes in, uint32_t seq, size_t *ret_n, struct bytes *ret_payload,
-                     struct error *err);
-/* Takes the first record off *payload. ERR_CORRUPT. */
-enum errc record_take(struct bytes *payload, struct record *ret_record, struct error *err);
+/* Whether `record` may come next: the head first, ids ascending, without a gap and not above the head's
+ * revision, nothing after the tail; and whether a row's sums are right. *ret_row is filled for a row. The tail's count and
+ * digest are the caller's to compare. ERR_CORRUPT. */
+enum errc record_check(struct record_order *order, const struct record *record, struct row *ret_row,
+                       struct error *err);
 
 #endif

@@ -22,9 +22,8 @@ struct mvcc_restore {
     struct db *db;
     struct buf in; /* not yet a whole frame */
     uint32_t seq;
-    struct row_order order;
-    struct db_state head; /* what the snapshot says of itself */
-    bool has_head, has_tail, whole;
+    struct record_order order;
+    bool whole;
     enum errc broken; /* an earlier call failed with it: so do all later ones */
     struct keyindex index;
     struct db *old; /* the writer's connection before the installation */
@@ -48,32 +47,18 @@ static enum errc open_new(struct mvcc_restore *r, struct error *err)
 
 static enum errc add_record(struct mvcc_restore *r, const struct record *record, struct error *err)
 {
-    if (r->has_head == (record->type == RECORD_HEAD) || r->has_tail)
-        return damaged(err, "a record is out of place");
-    switch (record->type) {
-    case RECORD_HEAD:
-        r->head = record->state;
-        r->order.floor = r->head.compact_revision > 1 ? r->head.compact_revision : 1;
-        r->has_head = true;
-        return ERR_OK;
-    case RECORD_BUCKET:
+    struct row row;
+    enum errc code = record_check(&r->order, record, &row, err);
+    if (code != ERR_OK || record->type == RECORD_HEAD)
+        return code;
+    if (record->type == RECORD_BUCKET)
         return bucket_write(r->db, record->bucket, record->key,
                             record->value.p ? record->value : bytes_of("", 0), err);
-    case RECORD_ROW:
-        if (record->row.id <= r->order.last || rev_main(record->row.id) > r->head.revision)
-            return damaged(err, "a revision is out of order");
-        if (!row_order_take(&r->order, &record->row))
-            return damaged(err, "a change is missing");
-        return row_insert(r->db, &record->row, err);
-    case RECORD_TAIL:
-        r->has_tail = true;
-        if (record->state.rows != r->db->state.rows || record->state.digest != r->db->state.digest)
-            return damaged(err, "rows are missing");
-        if (!row_order_ends(&r->order, r->head.revision))
-            return damaged(err, "the last changes are missing");
-        return ERR_OK;
-    }
-    return damaged(err, "a record is of no known type");
+    if (record->type == RECORD_ROW)
+        return row_insert(r->db, &row, err);
+    if (record->rows != r->db->state.rows || record->digest != r->db->state.digest)
+        return damaged(err, "rows are missing");
+    return ERR_OK;
 }
 
 static enum errc add_frames(struct mvcc_restore *r, struct error *err)
@@ -120,12 +105,12 @@ static enum errc finish_work(struct store_job *j, struct error *err)
     if (r->broken != ERR_OK)
         return error_set(err, r->broken, "an earlier chunk of the snapshot was refused");
     r->broken = ERR_CORRUPT;
-    if (!r->db || !r->has_tail || r->in.n > 0)
+    if (!r->db || !r->order.has_tail || r->in.n > 0)
         return damaged(err, "it does not end where it should");
     enum errc code = txn_begin(r->db, err);
     if (code != ERR_OK)
         return code;
-    struct db_state state = r->head;
+    struct db_state state = r->order.head;
     state.rows = r->db->state.rows;
     state.digest = r->db->state.digest;
     state.compact_done = 0; /* how far the sender's deletions had come is not known */
@@ -233,7 +218,7 @@ static void finish_finish(struct store_job *j)
 {
     struct mvcc_restore *r = (struct mvcc_restore *)j;
     if (!is_over(r))
-        r->finished(r->ctx, j->code, r->head.applied, r->head.term);
+        r->finished(r->ctx, j->code, r->order.head.applied, r->order.head.term);
 }
 
 struct mvcc_restore *mvcc_restore_begin(struct mvcc *m)

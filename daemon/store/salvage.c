@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "daemon/store/files.h"
+#include "daemon/store/import.h"
 #include "daemon/store/internal.h"
 
 #define COPY "damaged.db"
@@ -342,22 +343,11 @@ enum errc salvage_begin(struct disk *disk, const char *from, const char *to, str
 enum errc salvage_finish(struct salvage *s, uint64_t applied, uint64_t term,
                          struct bytes member_key, struct bytes member, struct error *err)
 {
-    bool complete = false;
     enum errc code = bucket_write(s->target, MVCC_BUCKET_MEMBER, member_key, member, err);
-    struct db_state *state = &s->target->state;
-    state->applied = applied;
-    state->term = term;
-    state->stamp = s->state.stamp;
-    state->revision = s->state.revision;
-    state->compact_revision = s->state.compact_revision;
-    state->compact_done = s->state.compact_done;
-    code = txn_end(s->target, code, err);
-    if (code == ERR_OK)
-        code = db_checkpoint(s->target, true, &complete, err);
-    if (code == ERR_OK)
-        code = files_announce(s->disk, s->to, STORE_FILE_FIRST, err);
-    if (code == ERR_OK)
-        code = files_switch(s->disk, s->to, err);
+    struct db_state state = s->state;
+    state.applied = applied;
+    state.term = term;
+    code = import_complete(s->disk, s->to, s->target, &state, code, err);
     salvage_free(s);
     return code;
 }

@@ -57,6 +57,11 @@ static uint64_t bucket_digest(unsigned bucket, uint32_t crc)
     return mix(~(uint64_t)bucket ^ (uint64_t)crc << 8);
 }
 
+uint64_t bucket_row_digest(unsigned bucket, struct bytes key, struct bytes value)
+{
+    return bucket_digest(bucket, bucket_crc(bucket, key, value));
+}
+
 /* ---- Revisions --------------------------------------------------------------------------------- */
 
 uint8_t row_marks(const struct row *row)

@@ -28,6 +28,7 @@ void row_of_kv(const struct mvcc_kv *kv, bool more, struct row *ret_row); /* com
 struct mvcc_kv *row_to_kv(const struct row *row);
 bool row_is_sound(const struct row *row); /* both sums are right; it is whole */
 uint64_t row_digest(uint64_t id, uint32_t crc);
+uint64_t bucket_row_digest(unsigned bucket, struct bytes key, struct bytes value);
 /* Tombstone and `more` as they are stored, in one number; false: it is none. */
 uint8_t row_marks(const struct row *row);
 bool row_take_marks(struct row *row, uint64_t marks);

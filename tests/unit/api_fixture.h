@@ -68,6 +68,7 @@ static inline void fixture_serve(struct fixture *f)
     config.max_request_bytes = 64 * 1024;
     config.heartbeat_ms = 10;
     config.election_ms = 100;
+    config.snapshot_stall_ms = 2000;
     f->stopped = false;
     if (server_start(&f->loop, &config, &f->server, fixture_stopped, f, &err))
         fail_msg("%s", err.message);
