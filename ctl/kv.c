@@ -170,5 +170,5 @@ const struct ctl_command ctl_kv_commands[] = {
     {"get", "[--prefix|--from-key] [--rev=N] KEY [END]", "prints keys and values", run_get},
     {"put", "[--lease=ID] KEY [VALUE]", "stores a value (of standard input without one)", run_put},
     {"del", "[--prefix|--from-key] KEY [END]", "deletes keys, prints how many", run_del},
+    {0},
 };
-const size_t ctl_kv_command_count = ARRAY_LEN(ctl_kv_commands);

@@ -9,19 +9,23 @@
 
 #define COMMAND_TIMEOUT_MS 5000 /* etcdctl's default */
 
+static const struct ctl_command *const groups[] = {
+    ctl_kv_commands,          ctl_member_commands,   ctl_endpoint_commands,
+    ctl_maintenance_commands, ctl_snapshot_commands,
+};
+
 static void print_help(FILE *out)
 {
     fprintf(out,
             "quorumctl %s: the command line of a quorumfs cluster, with etcdctl's commands\n\n"
-            "usage: quorumctl [--endpoints URL,URL...] [--command-timeout SECONDS] COMMAND ...\n\n",
+            "usage: quorumctl [--endpoints URL,URL...] [--command-timeout SECONDS]\n"
+            "                 [-w simple|json|table|fields] COMMAND ...\n\n",
             QUORUMFS_VERSION);
-    for (size_t i = 0; i < ctl_kv_command_count; i++)
-        fprintf(out, "  %-16s %-42s %s\n", ctl_kv_commands[i].name, ctl_kv_commands[i].synopsis,
-                ctl_kv_commands[i].help);
-    for (size_t i = 0; i < ctl_cluster_command_count; i++)
-        fprintf(out, "  %-16s %-42s %s\n", ctl_cluster_commands[i].name,
-                ctl_cluster_commands[i].synopsis, ctl_cluster_commands[i].help);
-    fprintf(out, "\nThe default endpoint is 127.0.0.1:2379.\n");
+    for (size_t i = 0; i < ARRAY_LEN(groups); i++)
+        for (const struct ctl_command *c = groups[i]; c->name; c++)
+            fprintf(out, "  %-16s %-42s %s\n", c->name, c->synopsis, c->help);
+    fprintf(out, "\nThe default endpoint is 127.0.0.1:2379. A snapshot is restored with quorumd "
+                 "--restore.\n");
 }
 
 void ctl_usage(struct ctl *ctl, const char *format, ...)
@@ -116,72 +120,111 @@ struct bytes ctl_prefix_end(struct arena *arena, struct bytes key)
     return bytes_of(end, 1);
 }
 
-/* The command that the first one or two arguments name; takes them out. */
-static const struct ctl_command *find_command(struct ctl *ctl, const struct ctl_command *commands,
-                                              size_t count)
+bool ctl_prints(struct ctl *ctl, bool table, bool fields)
 {
-    for (size_t i = 0; i < count; i++) {
-        const char *space = strchr(commands[i].name, ' ');
-        size_t first = space ? (size_t)(space - commands[i].name) : strlen(commands[i].name);
-        if (strlen(ctl->argv[0]) != first || strncmp(ctl->argv[0], commands[i].name, first) != 0)
+    bool has = ctl->output == CTL_SIMPLE || ctl->output == CTL_JSON ||
+               (ctl->output == CTL_TABLE ? table : fields);
+    if (!has)
+        ctl_usage(ctl, "%s not supported as output format",
+                  ctl->output == CTL_TABLE ? "table" : "fields");
+    return has;
+}
+
+/* The command that the first one or two arguments name; takes them out. */
+static const struct ctl_command *find_command(struct ctl *ctl, const struct ctl_command *commands)
+{
+    for (const struct ctl_command *c = commands; c->name; c++) {
+        const char *space = strchr(c->name, ' ');
+        size_t first = space ? (size_t)(space - c->name) : strlen(c->name);
+        if (strlen(ctl->argv[0]) != first || strncmp(ctl->argv[0], c->name, first) != 0)
             continue;
         if (space && (ctl->argc < 2 || strcmp(ctl->argv[1], space + 1) != 0))
             continue;
         int words = space ? 2 : 1;
         ctl->argv += words;
         ctl->argc -= words;
-        return &commands[i];
+        return c;
     }
     return NULL;
 }
 
-static bool connect_client(struct ctl *ctl, const char *endpoints)
+struct client *ctl_connect(struct ctl *ctl, char *const *endpoints, size_t count)
 {
     const char *urls[CLIENT_ENDPOINTS_MAX];
     char *made[CLIENT_ENDPOINTS_MAX];
-    size_t count = 0;
-    char *list = xstrdup(endpoints), *save = NULL;
-    bool ok = true;
-    for (char *e = strtok_r(list, ",", &save); e; e = strtok_r(NULL, ",", &save)) {
-        if (count == CLIENT_ENDPOINTS_MAX) {
-            ctl_usage(ctl, "more than %d endpoints", CLIENT_ENDPOINTS_MAX);
-            ok = false;
-            break;
-        }
+    for (size_t i = 0; i < count; i++) {
+        const char *e = endpoints[i];
         bool has_scheme = strstr(e, "://") != NULL || strncmp(e, "unix:", 5) == 0;
-        made[count] = xasprintf("%s%s", has_scheme ? "" : "http://", e);
-        urls[count] = made[count];
-        count++;
+        urls[i] = made[i] = xasprintf("%s%s", has_scheme ? "" : "http://", e);
     }
     struct error err;
+    struct client *c = NULL;
     struct client_config config = {
         .endpoints = urls, .endpoint_count = count, .timeout_ms = ctl->timeout_ms};
-    if (ok && client_new(&ctl->loop, &config, &ctl->client, &err) != ERR_OK) {
-        ctl_usage(ctl, "--endpoints %s: %s", endpoints, err.message);
-        ok = false;
-    }
+    if (client_new(&ctl->loop, &config, &c, &err) != ERR_OK)
+        ctl_usage(ctl, "--endpoints: %s", err.message);
     for (size_t i = 0; i < count; i++)
         free(made[i]);
-    free(list);
-    return ok;
+    return c;
 }
 
-static void run_command(struct ctl *ctl, const char *endpoints)
+static bool read_endpoints(struct ctl *ctl, const char *text)
 {
-    const struct ctl_command *command = find_command(ctl, ctl_kv_commands, ctl_kv_command_count);
-    if (!command)
-        command = find_command(ctl, ctl_cluster_commands, ctl_cluster_command_count);
+    char *list = xstrdup(text), *save = NULL;
+    bool fits = true;
+    for (char *e = strtok_r(list, ",", &save); e && fits; e = strtok_r(NULL, ",", &save)) {
+        fits = ctl->endpoint_count < CLIENT_ENDPOINTS_MAX;
+        if (fits)
+            ctl->endpoints[ctl->endpoint_count++] = xstrdup(e);
+    }
+    free(list);
+    if (!fits)
+        ctl_usage(ctl, "more than %d endpoints", CLIENT_ENDPOINTS_MAX);
+    return fits;
+}
+
+static void run_command(struct ctl *ctl)
+{
+    const struct ctl_command *command = NULL;
+    for (size_t i = 0; !command && i < ARRAY_LEN(groups); i++)
+        command = find_command(ctl, groups[i]);
     if (!command) {
         ctl_usage(ctl, "unknown command '%s'", ctl->argv[0]);
         return;
     }
-    if (!connect_client(ctl, endpoints))
+    ctl->client = ctl_connect(ctl, ctl->endpoints, ctl->endpoint_count);
+    if (!ctl->client)
         return;
     if (command->run(ctl) && !ctl->finished)
         uv_run(&ctl->loop, UV_RUN_DEFAULT);
     client_free(ctl->client);
     while (uv_run(&ctl->loop, UV_RUN_DEFAULT) != 0)
         ;
+}
+
+static bool read_output(struct ctl *ctl)
+{
+    static const char *const names[] = {"simple", "json", "table", "fields"};
+    const char *text = NULL;
+    for (int i = 0; i < ctl->argc && !text; i++) { /* "-w json": the one short flag */
+        if (strcmp(ctl->argv[i], "--") == 0)
+            break;
+        if (strcmp(ctl->argv[i], "-w") != 0 || i + 1 == ctl->argc)
+            continue;
+        text = ctl->argv[i + 1];
+        drop_argument(ctl, i);
+        drop_argument(ctl, i);
+    }
+    ctl_flag(ctl, "write-out", &text);
+    for (size_t i = 0; text && i < ARRAY_LEN(names); i++) {
+        if (strcmp(text, names[i]) == 0) {
+            ctl->output = (enum ctl_output)i;
+            return true;
+        }
+    }
+    if (text)
+        ctl_usage(ctl, "-w %s: not one of simple, json, table, fields", text);
+    return !text;
 }
 
 int main(int argc, char **argv)
@@ -207,8 +250,13 @@ int main(int argc, char **argv)
         }
         ctl.timeout_ms = (uint64_t)(seconds * 1000);
     }
+    if (!read_output(&ctl) ||
+        !read_endpoints(&ctl, endpoints && *endpoints ? endpoints : "127.0.0.1:2379"))
+        return ctl.exit_code;
     uv_loop_init(&ctl.loop);
-    run_command(&ctl, endpoints && *endpoints ? endpoints : "127.0.0.1:2379");
+    run_command(&ctl);
     uv_loop_close(&ctl.loop);
+    for (size_t i = 0; i < ctl.endpoint_count; i++)
+        free(ctl.endpoints[i]);
     return ctl.exit_code;
 }

@@ -87,6 +87,7 @@ enum errc client_new(uv_loop_t *loop, const struct client_config *config,
     c->ctx = config->ctx;
     list_init(&c->retired);
     list_init(&c->calls);
+    list_init(&c->streams);
     list_init(&c->watches);
     list_init(&c->leases);
     int rc = uv_timer_init(loop, &c->timer);
@@ -124,6 +125,8 @@ void client_free(struct client *c)
         client_watch_stop(watch_of_link(c->watches.next));
     while (!list_empty(&c->leases))
         client_lease_stop(lease_of_link(c->leases.next), false);
+    while (!list_empty(&c->streams))
+        client_stream_stop(stream_of_link(c->streams.next));
     while (!list_empty(&c->calls))
         call_close(call_of_link(c->calls.next));
     /* The channels go in the close callback: this may be running inside one of their callbacks. */
@@ -161,6 +164,8 @@ void client_tell_parts(struct client *c)
 {
     LIST_FOR_EACH_SAFE(it, tmp, &c->calls)
     call_conn_changed(call_of_link(it));
+    LIST_FOR_EACH_SAFE(it, tmp, &c->streams)
+    stream_conn_changed(stream_of_link(it));
     LIST_FOR_EACH_SAFE(it, tmp, &c->watches)
     watch_conn_changed(watch_of_link(it));
     LIST_FOR_EACH_SAFE(it, tmp, &c->leases)
@@ -260,7 +265,8 @@ static void connect_now(struct client *c)
 
 static bool wanted(const struct client *c)
 {
-    return !list_empty(&c->calls) || !list_empty(&c->watches) || !list_empty(&c->leases);
+    return !list_empty(&c->calls) || !list_empty(&c->streams) || !list_empty(&c->watches) ||
+           !list_empty(&c->leases);
 }
 
 static void on_step(uv_timer_t *timer)

@@ -81,6 +81,18 @@ struct client_call *client_unary(struct client *c, const char *path,
 /* `done` doesn't run any more. A handle is valid until its `done` runs. */
 void client_cancel(struct client_call *call);
 
+/* A unary request with many answers, as Maintenance.Snapshot. It is sent when there is a connection and never
+ * repeated; it ends with ERR_DEADLINE when there is no connection for the default time of calls, or nothing came on it
+ * for idle_ms (0: the same). Messages are
+ * packed; `done` runs once, without a message, after the last one. */
+struct client_stream;
+struct client_stream *client_stream_start(struct client *c, const char *path,
+                                          const ProtobufCMessage *request, uint64_t idle_ms,
+                                          void (*message)(void *ctx, struct bytes message),
+                                          client_done done, void *ctx);
+/* `done` doesn't run any more; from any callback but `done`. client_free() stops what is left. */
+void client_stream_stop(struct client_stream *s);
+
 /* ---- Watch --------------------------------------------------------------------------------------- */
 
 struct client_watch;

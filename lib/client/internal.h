@@ -60,7 +60,7 @@ struct client {
     bool leaderless;  /* the last failure was an answer, not a lost connection */
     char reason[256]; /* of the last failure */
 
-    struct list calls, watches, leases;
+    struct list calls, streams, watches, leases;
     size_t call_count;
     struct session sessions[CLIENT_SESSIONS_MAX];
     bool quorumd;
@@ -93,12 +93,14 @@ void client_tell_parts(struct client *c);
 void detect_start(struct conn *conn);
 void detect_stop(struct conn *conn);
 
-/* ---- call.c, watch.c, lease.c: called when client_ready() may have changed */
+/* ---- call.c, stream.c, watch.c, lease.c: called when client_ready() may have changed */
 
 void call_conn_changed(struct client_call *call);
 struct client_call *call_of_link(struct list *link);
 void call_close(struct client_call *call); /* ends it with ERR_CLOSED */
 
+void stream_conn_changed(struct client_stream *s);
+struct client_stream *stream_of_link(struct list *link);
 void watch_conn_changed(struct client_watch *w);
 struct client_watch *watch_of_link(struct list *link);
 void lease_conn_changed(struct client_lease *l);
