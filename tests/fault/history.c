@@ -20,7 +20,8 @@
 
 #define CALL_TIMEOUT_MS 3000
 #define PAUSE_MS 5
-#define CHECK_STEPS_MAX 200000000
+#define CHECK_BYTES_MAX                                                                            \
+    (1ull << 30) /* that the check of a key may remember: a place for each step */
 #define CLIENTS_MAX 64
 #define KEYS_MAX 64
 #define FINAL_TRIES_MAX                                                                            \
@@ -34,7 +35,8 @@ struct access {
     int key;
     int64_t value;         /* written; read */
     int64_t expected;      /* SWAP: the value that it was conditional on */
-    bool known, succeeded; /* SWAP: whether the compare held */
+    bool known, succeeded; /* SWAP: whether the compare held; DELETE: whether there was something */
+    int64_t revision;      /* in the answer's header; of a write: the one that it made */
 };
 
 struct history {
@@ -46,6 +48,8 @@ struct history {
     int clients_running, keys;
     bool ending;
     int64_t last_value;
+    int64_t *revisions; /* by value: at which it was written, if a read has told so */
+    size_t revision_cap;
     uint64_t random, ok, failed, unknown, last_write_ns, gap_ns;
     size_t member_count, staying;         /* clients that ask one member only */
     uint64_t reads[CLIENT_ENDPOINTS_MAX]; /* answered to these by each member */
@@ -85,14 +89,39 @@ static void record(struct history *h, struct access *a, uint64_t called, uint64_
     h->accesses[h->count++] = a;
 }
 
-static int64_t value_of(const Etcdserverpb__RangeResponse *r)
+static void note_revision(struct history *h, int64_t value, int64_t revision)
+{
+    size_t before = h->revision_cap;
+    while (h->revision_cap <= (size_t)value)
+        h->revision_cap = h->revision_cap ? 2 * h->revision_cap : 4096;
+    if (h->revision_cap > before) {
+        h->revisions = xrealloc(h->revisions, h->revision_cap * sizeof(h->revisions[0]));
+        memset(h->revisions + before, 0, (h->revision_cap - before) * sizeof(h->revisions[0]));
+    }
+    h->revisions[value] = revision;
+}
+
+static int64_t value_of(struct history *h, const Etcdserverpb__RangeResponse *r)
 {
     if (r->n_kvs == 0)
         return 0;
     char text[32] = "";
     size_t n = r->kvs[0]->value.len < sizeof(text) - 1 ? r->kvs[0]->value.len : sizeof(text) - 1;
     memcpy(text, r->kvs[0]->value.data, n);
-    return strtoll(text, NULL, 10);
+    int64_t value = strtoll(text, NULL, 10);
+    if (value > 0 && value <= h->last_value)
+        note_revision(h, value, r->kvs[0]->mod_revision);
+    return value;
+}
+
+static int64_t revision_of(const struct access *a, const ProtobufCMessage *m)
+{
+    const Etcdserverpb__ResponseHeader *header =
+        a->kind == GET      ? ((const Etcdserverpb__RangeResponse *)m)->header
+        : a->kind == PUT    ? ((const Etcdserverpb__PutResponse *)m)->header
+        : a->kind == DELETE ? ((const Etcdserverpb__DeleteRangeResponse *)m)->header
+                            : ((const Etcdserverpb__TxnResponse *)m)->header;
+    return header ? header->revision : 0;
 }
 
 static void note_write(struct history *h)
@@ -117,15 +146,19 @@ static void answered(void *ctx, const struct client_result *result)
     }
     if (result->code == ERR_OK) {
         a->known = true;
+        a->revision = revision_of(a, result->message);
         h->ok++;
         if (a->kind != GET)
             note_write(h);
         else
-            a->value = w->last_read[a->key] = value_of((const void *)result->message);
+            a->value = w->last_read[a->key] = value_of(h, (const void *)result->message);
         if (a->kind == GET && w->member >= 0)
             h->reads[w->member]++;
         if (a->kind == SWAP)
             a->succeeded = ((const Etcdserverpb__TxnResponse *)result->message)->succeeded;
+        if (a->kind == DELETE)
+            a->succeeded =
+                ((const Etcdserverpb__DeleteRangeResponse *)result->message)->deleted > 0;
         record(h, a, w->called, now_ns());
     } else if (a->kind != GET && result->unknown) {
         h->unknown++;
@@ -249,6 +282,34 @@ static bool step_key(void *state, const struct linear_op *op)
     return true;
 }
 
+/* An unknown deletion happened just before the first read that found nothing, if at all: there it can't be wrong. */
+static uint64_t hint_of_deletion(const struct linear_op *ops, size_t count, uint64_t called)
+{
+    uint64_t hint = LINEAR_LAST;
+    for (size_t i = 0; i < count; i++) {
+        const struct access *a = ops[i].op;
+        if (a->kind == GET && a->value == 0 && ops[i].returned > called &&
+            2 * (uint64_t)a->revision < hint)
+            hint = 2 * (uint64_t)a->revision;
+    }
+    return hint;
+}
+
+/* The order that the cluster says; whether it is right is the check's to find out. What changed nothing comes behind the
+ * write of its revision. A write of unknown outcome has a revision if its value was ever read. */
+static uint64_t hint_of(const struct history *h, const struct linear_op *ops, size_t count,
+                        size_t i)
+{
+    const struct access *a = ops[i].op;
+    bool wrote = a->kind == PUT || (a->kind != GET && a->succeeded);
+    if (a->known)
+        return 2 * (uint64_t)a->revision + !wrote;
+    if (a->kind == DELETE)
+        return hint_of_deletion(ops, count, ops[i].called);
+    bool seen = (size_t)a->value < h->revision_cap && h->revisions[a->value];
+    return seen ? 2 * (uint64_t)h->revisions[a->value] : LINEAR_LAST;
+}
+
 static bool check_key(const struct history *h, int key)
 {
     const struct linear_model model = {sizeof(int64_t), init_key, step_key};
@@ -258,7 +319,10 @@ static bool check_key(const struct history *h, int key)
         if (h->accesses[i]->key == key)
             ops[count++] = h->ops[i];
     }
-    enum linear_verdict verdict = linear_check(&model, ops, count, CHECK_STEPS_MAX, &stuck);
+    for (size_t i = 0; i < count; i++)
+        ops[i].hint = hint_of(h, ops, count, i);
+    uint64_t steps_max = CHECK_BYTES_MAX / (count / 8 + 64);
+    enum linear_verdict verdict = linear_check(&model, ops, count, steps_max, &stuck);
     if (verdict != LINEAR_YES) {
         printf("key %d: %s after %zu operations; stuck near:\n", key,
                verdict == LINEAR_NO ? "NOT LINEARIZABLE" : "not decided", count);
@@ -366,6 +430,7 @@ int main(int argc, char **argv)
     for (size_t i = 0; i < h.count; i++)
         free(h.accesses[i]);
     free(h.accesses);
+    free(h.revisions);
     free(h.ops);
     return good ? 0 : 1;
 }

@@ -9,7 +9,7 @@ import unittest
 from harness import BUILD, QUORUMD, Cluster, scaled, wait_for
 from load import writes_work
 from lossy import needs_preload
-from test_faults import FaultCase
+from test_faults import FaultCase, Partitions
 
 LIBRARY = os.path.join(BUILD, "tests", "fault", "skewed.so")
 HOUR_NS = 3600 * 10**9
@@ -31,6 +31,13 @@ class Clock:
             file.write(struct.pack("=q", wall_ns))
 
 
+def set_clocks(cluster, folder, fast_ppm):
+    """Before the start: each member's clock runs too fast by its number."""
+    for node, ppm in zip(cluster.nodes, fast_ppm):
+        node.clock = Clock(folder, node.name, ppm)
+        node.environment = node.clock.environment
+
+
 @needs_preload
 class Clocks(FaultCase):
     def test_the_layer(self):
@@ -47,11 +54,8 @@ class Clocks(FaultCase):
         self.assertAlmostEqual(before - after, 7200 + 1000, delta=60)
 
     def skewed(self, fast_ppm):
-        """A member for each number, with a clock that runs too fast by it."""
         cluster = Cluster(os.path.join(self.folder, "cluster"), len(fast_ppm), QUORUMD)
-        for node, ppm in zip(cluster.nodes, fast_ppm):
-            node.clock = Clock(self.folder, node.name, ppm)
-            node.environment = node.clock.environment
+        set_clocks(cluster, self.folder, fast_ppm)
         self.addCleanup(cluster.stop)
         return cluster.start()
 
@@ -99,6 +103,36 @@ class Clocks(FaultCase):
 
     def test_one_member(self):
         self.run_skewed([50000])
+
+
+@needs_preload
+class SlowLeader(Partitions):
+    test_leader_alone = test_minority_of_five = test_one_way = test_bridge = None
+
+    def test_cut_off(self):
+        """A leader whose clock takes three seconds for one takes itself for the leader long after the others have elected
+        another one. It answers no read from what it knew: clients that ask nobody else look."""
+        network, cluster, load, witness = self.hosts(
+            3, lambda made: set_clocks(made, self.folder, [-660000, 0, 0]))
+        slow, others = cluster.nodes[0], cluster.nodes[1:]
+        member = f"{slow.status()['header']['member_id']:x}"
+
+        def leads():
+            leader = cluster.leader()
+            if leader is not slow:
+                leader.ctl("move-leader", member, check=False)
+            return leader is slow
+        for _ in range(scaled(3, 1)):
+            wait_for(leads, "the slow one to lead")
+            network.partition([0], [1, 2])
+            writes_work(cluster, others)
+            Clocks.moves_on(others[0])
+            network.heal()
+            cluster.wait_healthy()
+        counts = load.finish(self)
+        self.assertGreater(counts["ok"], 100)
+        witness.finish(self)
+        cluster.wait_equal()
 
 
 if __name__ == "__main__":

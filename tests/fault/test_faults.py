@@ -87,13 +87,15 @@ class Faults(FaultCase):
     def test_stop_and_continue(self):
         """A leader that sleeps while another takes over must not answer from its old state."""
         cluster = self.cluster(3)
-        load, witness = self.load(cluster), self.witness(cluster)
-        for _ in range(self.ROUNDS):
+        load, witness = self.load(cluster, everywhere=True), self.witness(cluster)
+        for i in range(self.ROUNDS):
             sleeper = cluster.leader()
             sleeper.process.signal(signal.SIGSTOP)
             others = [n for n in cluster.nodes if n is not sleeper]
             try:
                 writes_work(cluster, others)
+                if i < 2:
+                    time.sleep(4)  # longer than short leases live, which are renewed elsewhere meanwhile
             finally:
                 sleeper.process.signal(signal.SIGCONT)
             cluster.wait_healthy()
@@ -141,14 +143,17 @@ class Partitions(FaultCase):
             if not shutil.which(tool):
                 self.skipTest(f"no {tool}: install the package {package}")
 
-    def hosts(self, size):
+    def hosts(self, size, prepare=None):
         network = Network(size)
         self.addCleanup(network.close)
         cluster = HostCluster(network, os.path.join(self.folder, "hosts"), size, QUORUMD)
+        if prepare:
+            prepare(cluster)
         self.addCleanup(cluster.stop)
         cluster.start()
         beside = ["ip", "netns", "exec", network.client]
-        return network, cluster, self.load(cluster, prefix=beside), self.witness(cluster, prefix=beside)
+        load = self.load(cluster, prefix=beside, clients=12, everywhere=True)
+        return network, cluster, load, self.witness(cluster, prefix=beside)
 
     def run_partitions(self, size, split):
         network, cluster, load, witness = self.hosts(size)
