@@ -109,7 +109,8 @@ struct raft {
     uint64_t token; /* last one given out */
     struct raft_hard_state hard_state_emitted, hard_state_synced;
 
-    uint64_t ticks; /* so far */
+    uint64_t forgotten; /* see raft_status; not 0: it is silent */
+    uint64_t ticks;     /* so far */
     /* Elections, in ticks. */
     uint32_t election_elapsed, election_timeout, heartbeat_elapsed;
     uint32_t hasty_ticks; /* left of the time in which pauses between campaigns are short */
@@ -162,7 +163,7 @@ void raft_set_leader(struct raft *r, uint64_t leader);
 bool raft_in_lease(const struct raft *r);
 enum raft_campaign_kind { CAMPAIGN_PREVOTE, CAMPAIGN_VOTE, CAMPAIGN_TRANSFER };
 /* Starts a campaign unless something forbids it: ERR_INVALID (not a voter), ERR_BUSY (a snapshot or a
- * committed membership change is not yet in effect, a disk that hangs). */
+ * committed membership change is not yet in effect, a disk that hangs or has forgotten). */
 enum errc raft_start_campaign(struct raft *r, enum raft_campaign_kind kind);
 void raft_recv_vote(struct raft *r, const struct raft_message *m);
 void raft_recv_vote_reply(struct raft *r, const struct raft_message *m);

@@ -180,7 +180,7 @@ enum errc raft_start_campaign(struct raft *r, enum raft_campaign_kind kind)
         return ERR_OK;
     if (!raft_conf_is_voter(&r->conf, r->id))
         return ERR_INVALID;
-    if (r->snapshot.waiting || has_unapplied_conf(r))
+    if (r->forgotten != 0 || r->snapshot.waiting || has_unapplied_conf(r))
         return ERR_BUSY;
     if (raft_disk_hangs(r) && !MUTANT(hung_leader_stays))
         return ERR_BUSY; /* it could lead, but serve nobody */

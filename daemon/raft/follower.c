@@ -63,16 +63,30 @@ enum errc raft_recv_append(struct raft *r, const struct raft_message *m)
     return ERR_OK;
 }
 
+/* The leader has this member's word, of this term, for more than there is. Within a term no message can be
+ * older than that word and no log can have become shorter since, so the disk lost what it had synced; and
+ * maybe votes with it. */
+static void fall_silent(struct raft *r, const struct raft_message *m)
+{
+    raft_trace(r, "log ends at %" PRIu64 ", but it had acknowledged %" PRIu64 " to leader %" PRIx64,
+               raft_log_last(&r->log), m->index, m->from);
+    r->forgotten = m->index;
+    raft_become_follower(r, r->term, 0);
+    raft_outbox_free(&r->now);
+    raft_outbox_free(&r->after_sync);
+}
+
 void raft_recv_heartbeat(struct raft *r, const struct raft_message *m)
 {
-    if (m->commit <= raft_log_last(&r->log)) {
-        if (!r->snapshot.waiting)
-            raft_commit_to(r, m->commit);
-    } else {
-        /* The leader has this member's word for more than it has: its disk lost synced data. */
-        raft_trace(r, "log ends at %" PRIu64 ", but it had acknowledged %" PRIu64,
-                   raft_log_last(&r->log), m->commit);
+    uint64_t last = raft_log_last(&r->log);
+    if (m->index > last || m->commit > last) { /* commit is at most index */
+        if (MUTANT(forgetful_member_stays))
+            return;
+        fall_silent(r, m);
+        return;
     }
+    if (!r->snapshot.waiting)
+        raft_commit_to(r, m->commit);
     raft_send(r, (struct raft_message){
                      .type = RAFT_MSG_HEARTBEAT_REPLY, .to = m->from, .context = m->context});
 }

@@ -123,6 +123,7 @@ void raft_leader_heartbeat(struct raft *r)
         /* Only what the member is known to have: it may have anything else beyond. */
         raft_send(r, (struct raft_message){.type = RAFT_MSG_HEARTBEAT,
                                            .to = p->id,
+                                           .index = p->match,
                                            .commit = p->match < r->commit ? p->match : r->commit,
                                            .context = r->reads.round});
     }

@@ -223,6 +223,7 @@ void raft_status(const struct raft *r, struct raft_status *ret_status)
         .first_index = r->log.base_index + 1,
         .last_index = raft_log_last(&r->log),
         .persisted = r->persisted,
+        .forgotten = r->forgotten,
         .last_stamp = r->last_stamp,
         .memory_bytes = r->log.bytes,
         .transferee = r->transferee,

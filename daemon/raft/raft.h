@@ -31,6 +31,11 @@
  * A member whose log doesn't sync for longer than an election timeout does not stand for election, and
  * hands leadership over if another voter's log went on meanwhile.
  *
+ * A member whose log ends before what it has acknowledged in the present term (its disk lost synced data, or
+ * was set back) can't be trusted with a vote, an acknowledgement or a confirmation any more: it may have
+ * forgotten others as well. From the moment that it learns of it, by a heartbeat, it says nothing at all;
+ * `status.forgotten` tells, and the driver has to end it and have it replaced.
+ *
  * The core keeps the log's tail in memory, from the last raft_compact() on. */
 #ifndef RAFT_RAFT_H
 #define RAFT_RAFT_H
@@ -111,7 +116,8 @@ enum raft_message_type {
     RAFT_MSG_VOTE_REPLY, /* all four about votes: commit/hint_term, what the sender knows committed */
     RAFT_MSG_PREVOTE,
     RAFT_MSG_PREVOTE_REPLY,
-    RAFT_MSG_HEARTBEAT, /* context: the read round that an answer confirms, 0: none */
+    RAFT_MSG_HEARTBEAT, /* context: the read round that an answer confirms, 0: none; index: up to where
+                         * the receiver has said in this term that its log is the leader's */
     RAFT_MSG_HEARTBEAT_REPLY,
     RAFT_MSG_SNAPSHOT,         /* snapshot_index/term/conf: the driver streams the data beside it */
     RAFT_MSG_PROPOSE,          /* follower to leader: one entry with type and data only; context,
@@ -282,7 +288,7 @@ void raft_report_peer_gone(struct raft *r, uint64_t id);
 enum errc raft_transfer_leader(struct raft *r, uint64_t to);
 
 /* Campaigns at once, with pre-vote. ERR_INVALID: not a voter; ERR_BUSY: a snapshot or a committed
- * membership change isn't in effect yet, or the log's disk hangs. */
+ * membership change isn't in effect yet, or the log's disk hangs or has forgotten entries. */
 enum errc raft_campaign(struct raft *r);
 
 bool raft_has_ready(const struct raft *r);
@@ -304,6 +310,7 @@ struct raft_status {
     uint64_t id, term, vote, leader; /* leader 0: unknown */
     enum raft_role role;
     uint64_t commit, applied, first_index, last_index, persisted;
+    uint64_t forgotten; /* it acknowledged its log up to here and doesn't have it; 0: nothing is known */
     uint64_t last_stamp;
     size_t memory_bytes; /* of the entries in memory */
     uint64_t transferee;

@@ -125,6 +125,8 @@ enum errc raft_step(struct raft *r, const struct raft_message *m)
 {
     if (!raft_message_valid(r, m))
         return ERR_INVALID;
+    if (r->forgotten != 0)
+        return ERR_OK;
     if (about_votes(m))
         raft_learn_commit(r, m); /* of whatever term: what is committed stays so */
     bool has_term = m->term != 0;

@@ -24,6 +24,8 @@ static void tick_leader(struct raft *r)
 void raft_tick(struct raft *r)
 {
     r->ticks++;
+    if (r->forgotten != 0)
+        return;
     if (r->role == RAFT_LEADER) {
         tick_leader(r);
         return;

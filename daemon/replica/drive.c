@@ -212,12 +212,28 @@ static void carry_out(struct replica *r)
         propose_refused(r, &d.refusals[i]);
 }
 
+/* As damage that a checksum shows: this member is of no use any more, and must not speak under its id. */
+static void fail_forgetful(struct replica *r)
+{
+    struct error err;
+    error_set(&err, ERR_CORRUPT,
+              "%s: the log ends at entry %llu, but this member had acknowledged entry %llu in term "
+              "%llu: its disk lost synced data, or an older copy of the directory was put back",
+              r->config.data_dir, (unsigned long long)r->status.last_index,
+              (unsigned long long)r->status.forgotten, (unsigned long long)r->status.term);
+    replica_fail(r, &err);
+}
+
 bool replica_poll(struct replica *r)
 {
     if (r->failed || r->closing)
         return false;
     raft_set_time(r->raft, r->config.env->wall_ns(r->config.env));
     replica_refresh(r);
+    if (r->status.forgotten) {
+        fail_forgetful(r);
+        return false;
+    }
     propose_pending(r);
     if (!list_empty(&r->reads_waiting))
         read_begin_round(r);

@@ -327,6 +327,35 @@ class Heal(HealCase):
             file.seek(600)
             file.write(b"damage")
 
+    def test_older_copy_put_back(self):
+        """An operator restores a member's directory from a copy of yesterday: all checksums are right, but the member
+        has acknowledged more. It must notice, say so once, and come back as a new member."""
+        cluster = self.cluster(3)
+        self.whole(cluster)
+        leader = cluster.leader()
+        victim = next(n for n in cluster.nodes if n is not leader)
+        before = self.ids(cluster)
+        victim.kill()
+        copy = victim.data_dir + ".copy"
+        shutil.copytree(victim.data_dir, copy)
+        victim.start()
+        self.written(victim)
+        victim.kill()
+        self.wipe(victim)
+        os.rename(copy, victim.data_dir)
+        victim.start()
+        load = self.load(cluster, clients=2)
+        self.whole(cluster)
+        load.finish(self)
+        self.whole(cluster)
+        after = self.ids(cluster)
+        for node, old, new in zip(cluster.nodes, before, after):
+            self.assertEqual(old != new, node is victim, node.name)
+        log = victim.process.log_text()
+        self.assertEqual(log.count("damaged data: "), 1)
+        self.assertRegex(log, r"the log ends at entry \d+, but this member had acknowledged entry \d+")
+        self.assertEqual(victim.ctl("get", "/k7", "--print-value-only").stdout, "v7\n")
+
     def test_alone(self):
         """A cluster of one refuses to start, and says what is damaged and what can be done."""
         node = self.cluster(1).nodes[0]

@@ -5,7 +5,7 @@
  * form a majority without it (rot_may_harm()). A member that was harmed counts as lost until a new one stands
  * in its place. Only what was synced is harmed, and of the log only what its own later batches vouch for
  * (daemon/log/wal_internal.h): nobody can tell damage to the very last batches from a write that never
- * finished, so for them the disk must be honest. A log's write that went astray is the same case until a
+ * finished, so for them the disk must be honest (but for the scenario lost-tail, where a leader can). A log's write that went astray is the same case until a
  * later batch vouches for its place: if the member dies before, its disk counts as broken.
  *
  * What the member must do. Either the damage is no matter to it, or it refuses with ERR_CORRUPT: at its

@@ -15,10 +15,10 @@
 #define ELECT_MAX (8 * SECOND)
 
 static const char *const names[SCENARIO_KINDS] = {
-    "none",    "hung-disk",  "figure-8",   "two-changes",
-    "prevote", "rotten-row", "rotten-log", "two-snapshots",
+    "none",       "hung-disk",  "figure-8",      "two-changes", "prevote",
+    "rotten-row", "rotten-log", "two-snapshots", "lost-tail",
 };
-static const size_t sizes[SCENARIO_KINDS] = {0, 3, 5, 7, 3, 3, 3, 3};
+static const size_t sizes[SCENARIO_KINDS] = {0, 3, 5, 7, 3, 3, 3, 3, 3};
 
 enum scenario_kind scenario_named(const char *name)
 {
@@ -50,7 +50,8 @@ void scenario_draw(struct scenario *c, struct sim *s, enum scenario_kind wanted)
     f->crash_in_start_percent = f->chase_percent = f->administration = 0;
     f->snapshot_entries = 10000;
     f->append_bytes_max = c->kind == SCENARIO_FIGURE_8 ? 1 : 0; /* entry by entry */
-    f->repairs |= c->kind == SCENARIO_ROTTEN_ROW || c->kind == SCENARIO_ROTTEN_LOG;
+    f->repairs |= c->kind == SCENARIO_ROTTEN_ROW || c->kind == SCENARIO_ROTTEN_LOG ||
+                  c->kind == SCENARIO_LOST_TAIL;
     if (c->kind == SCENARIO_ROTTEN_ROW)
         f->checkpoint_pages = 10; /* rows are in the file, not in its WAL */
     if (c->kind == SCENARIO_TWO_SNAPSHOTS)
@@ -314,6 +315,9 @@ void scenario_look(struct simnode *n)
     case SCENARIO_TWO_SNAPSHOTS:
         scenario_two_snapshots(c, n);
         break;
+    case SCENARIO_LOST_TAIL:
+        scenario_lost_tail(c, n);
+        break;
     default: /* on_time() */
         break;
     }
@@ -332,6 +336,12 @@ static void switch_off_removed(struct scenario *c)
     }
 }
 
+/* It says itself when something takes too long. */
+static bool judges_time(enum scenario_kind kind)
+{
+    return kind == SCENARIO_HUNG_DISK || kind == SCENARIO_LOST_TAIL;
+}
+
 /* What went another way than it should have begins anew. */
 static void on_time(struct world *w, void *ctx, uint64_t a, uint64_t b)
 {
@@ -344,7 +354,7 @@ static void on_time(struct world *w, void *ctx, uint64_t a, uint64_t b)
         scenario_rotten_log(c);
     bool done = c->kind == SCENARIO_FIGURE_8 && c->step == 7 && scenario_passed(c) > 100 * MS;
     if (!c->over && c->step != 0 &&
-        (done || (scenario_passed(c) > STEP_MAX && c->kind != SCENARIO_HUNG_DISK)))
+        (done || (scenario_passed(c) > STEP_MAX && !judges_time(c->kind))))
         scenario_again(c);
     world_after(w, 50 * MS, on_time, c, a, b);
 }

@@ -33,6 +33,9 @@ enum scenario_kind {
     SCENARIO_ROTTEN_LOG,
     /* While a deposed leader's snapshot is still on its way, its successor sends one too (e#18055). */
     SCENARIO_TWO_SNAPSHOTS,
+    /* A disk says that it has synced, and loses it with the power. While the leader that has the member's word
+     * for it leads on, the member must find out, and give itself up. */
+    SCENARIO_LOST_TAIL,
     SCENARIO_KINDS,
 };
 
@@ -48,6 +51,7 @@ struct scenario {
     struct simnode *n[7];     /* the parts, by the scenario's own numbers */
     uint64_t index, term;     /* what it is about */
     uint64_t segment, offset; /* of a log */
+    uint64_t boot;            /* of the member that it is about */
     size_t size;              /* members */
     struct simnode *crash[2]; /* to be ended in a moment */
     uint64_t rounds;          /* gone through to the end */

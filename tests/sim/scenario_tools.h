@@ -27,9 +27,10 @@ bool scenario_quiet(const struct scenario *c, const struct simnode *n);
 /* c->n[0] is `first`, the others come in a random order. */
 void scenario_cast(struct scenario *c, struct simnode *first);
 
-/* ---- scenario_rot.c, scenario_snapshot.c: every 50 ms, and after anything that a member did */
+/* ---- scenario_rot.c, scenario_snapshot.c, scenario_tail.c: every 50 ms, and after anything that a member did */
 void scenario_rotten_row(struct scenario *c);
 void scenario_rotten_log(struct scenario *c);
 void scenario_two_snapshots(struct scenario *c, struct simnode *n);
+void scenario_lost_tail(struct scenario *c, struct simnode *n);
 
 #endif

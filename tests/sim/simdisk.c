@@ -244,7 +244,7 @@ static enum errc sim_sync(struct disk *disk, struct disk_file *f, struct error *
     struct simdisk *d = of(disk);
     enum errc rc;
     enum verdict verdict = begin_file(d, SIMDISK_SYNC, f, &rc, err);
-    if (verdict == GO)
+    if (verdict == GO && !d->lies)
         simfile_sync(&f->inode->file);
     else if (verdict == HALF && !d->off) /* off: simdisk_crash() decides */
         simfile_sync_failed(&f->inode->file, &d->rng);

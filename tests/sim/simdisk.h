@@ -89,6 +89,10 @@ bool simdisk_has_failed(const struct simdisk *d); /* an ordered failure came to 
 /* What is over `bytes` of simdisk_used() fails with ERR_NO_SPACE; 0: no limit. */
 void simdisk_set_capacity(struct simdisk *d, uint64_t bytes);
 
+/* Syncs of files say that they did, and do nothing, until it is taken back or the power fails: then all
+ * since may be lost. */
+void simdisk_lie(struct simdisk *d, bool lies);
+
 /* The nth write from now lands in another sector of the same file. n = 0 takes it back. */
 void simdisk_misdirect_at(struct simdisk *d, uint64_t n);
 /* Whether one did since simdisk_new(), and which: the last one's file (valid until the next one) and where

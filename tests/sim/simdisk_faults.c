@@ -42,7 +42,7 @@ bool simdisk_is_off(const struct simdisk *d)
 static void restart(struct simdisk *d)
 {
     d->generation++;
-    d->off = false;
+    d->off = d->lies = false;
     d->off_at = d->fail_at = d->misdirect_at = 0;
     d->used = 0;
     for (size_t i = 0; i < d->dir.live.count; i++) {
@@ -83,6 +83,11 @@ bool simdisk_has_failed(const struct simdisk *d)
 void simdisk_set_capacity(struct simdisk *d, uint64_t bytes)
 {
     d->capacity = bytes;
+}
+
+void simdisk_lie(struct simdisk *d, bool lies)
+{
+    d->lies = lies;
 }
 
 void simdisk_misdirect_at(struct simdisk *d, uint64_t n)

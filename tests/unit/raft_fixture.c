@@ -230,6 +230,20 @@ void fixture_crash(struct fixture *f, uint64_t id, size_t kept)
     m->raft = NULL;
 }
 
+void fixture_forget(struct fixture *f, uint64_t id, uint64_t index)
+{
+    struct fixture_member *m = &f->members[id];
+    assert_null(m->raft);
+    m->disk_forgot = true;
+    raft_log_truncate(&m->log, index + 1);
+    if (m->hard_state.commit > index)
+        m->hard_state.commit = index;
+    if (m->applied > index) {
+        m->applied = index;
+        m->applied_term = raft_log_term_at(&m->log, index);
+    }
+}
+
 void fixture_init(struct fixture *f, size_t voters, size_t learners, uint64_t seed)
 {
     *f = (struct fixture){.seed = seed, .show_trace = true};

@@ -43,6 +43,7 @@ struct fixture_member {
     struct fixture_append *appends;
     size_t append_count;
     bool manual_sync;
+    bool disk_forgot; /* fixture_forget() */
     /* The store. */
     uint64_t applied, applied_term;
     struct raft_conf conf;
@@ -91,6 +92,9 @@ void fixture_set_log(struct fixture *f, uint64_t id, uint64_t term, const uint64
 void fixture_start(struct fixture *f, uint64_t id);
 /* Ends a member. Of the appends not synced, the first `kept` have reached the disk nevertheless. */
 void fixture_crash(struct fixture *f, uint64_t id, size_t kept);
+
+/* The disk of a member that is down loses all behind `index`, of log and store, synced or not. */
+void fixture_forget(struct fixture *f, uint64_t id, uint64_t index);
 
 struct raft *fixture_raft(struct fixture *f, uint64_t id); /* must be up */
 struct raft_status fixture_status(struct fixture *f, uint64_t id);

@@ -50,6 +50,7 @@ void fixture_check_member(struct fixture *f, struct fixture_member *m)
     m->term_seen = s.term;
     assert_true(s.applied <= s.commit && s.commit <= s.last_index);
     assert_true(s.persisted <= s.last_index);
+    assert_true(s.forgotten == 0 || m->disk_forgot);
     check_leader(f, m);
 }
 
