@@ -310,7 +310,8 @@ struct raft_status {
     uint64_t id, term, vote, leader; /* leader 0: unknown */
     enum raft_role role;
     uint64_t commit, applied, first_index, last_index, persisted;
-    uint64_t forgotten; /* it acknowledged its log up to here and doesn't have it; 0: nothing is known */
+    uint64_t
+        forgotten; /* it acknowledged its log up to here and doesn't have it; 0: nothing is known */
     uint64_t last_stamp;
     size_t memory_bytes; /* of the entries in memory */
     uint64_t transferee;
