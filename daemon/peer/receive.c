@@ -35,6 +35,29 @@ static void refuse_stranger(struct peers *p, struct rpc_call *call, uint64_t fro
     refuse(call, ERR_BUSY, text);
 }
 
+/* True: go on with the next message. Messages for another member (an address was given to a new member)
+ * are dropped, as a network may. */
+static bool take(struct peers *p, uint64_t from, const Raftpb__Message *wire)
+{
+    struct raft_message m;
+    if (wire->type == RAFT_MSG_SNAPSHOT || wire->from != from || codec_from_wire(wire, &m))
+        return false;
+    if (m.to == p->member_id)
+        replica_receive(p->replica, &m);
+    codec_message_free(&m);
+    return true;
+}
+
+/* A leader that removed itself says who is to take over right after it has told of the commit: it comes from a
+ * member that is none any more, and would be missed for an election timeout. */
+static void take_last_words(struct peers *p, const Raftpb__MessageBatch *batch)
+{
+    for (size_t i = 0; i < batch->n_messages; i++) {
+        if (batch->messages[i]->type == RAFT_MSG_TIMEOUT_NOW)
+            take(p, batch->from, batch->messages[i]);
+    }
+}
+
 /* With each batch, not only a stream's first: a follower that is removed hears no more of the leader, not even
  * that its removal is committed, and would campaign for ever on the stream that it has
  * (tests/fault/test_members.py). */
@@ -56,22 +79,10 @@ static bool check_sender(struct peers *p, struct rpc_call *call, const Raftpb__M
         return false;
     }
     if (!peer_find(p, batch->from) && replica_was_removed(p->replica, batch->from)) {
+        take_last_words(p, batch);
         refuse_stranger(p, call, batch->from, PEER_REMOVED_TEXT);
         return false;
     }
-    return true;
-}
-
-/* True: go on with the next message. Messages for another member (an address was given to a new member)
- * are dropped, as a network may. */
-static bool take(struct peers *p, uint64_t from, const Raftpb__Message *wire)
-{
-    struct raft_message m;
-    if (wire->type == RAFT_MSG_SNAPSHOT || wire->from != from || codec_from_wire(wire, &m))
-        return false;
-    if (m.to == p->member_id)
-        replica_receive(p->replica, &m);
-    codec_message_free(&m);
     return true;
 }
 

@@ -113,7 +113,8 @@ struct raft {
     uint64_t ticks;     /* so far */
     /* Elections, in ticks. */
     uint32_t election_elapsed, election_timeout, heartbeat_elapsed;
-    uint32_t hasty_ticks; /* left of the time in which pauses between campaigns are short */
+    uint32_t take_over_ticks; /* left to follow a TIMEOUT_NOW that came too early; 0: none did */
+    uint32_t hasty_ticks;     /* left of the time in which pauses between campaigns are short */
     struct raft_vote votes[RAFT_MEMBERS_MAX];
     size_t vote_count;
 
@@ -217,6 +218,7 @@ void raft_transfer_tick(struct raft *r);
 enum errc raft_leader_transfer(struct raft *r, uint64_t to);
 void raft_recv_transfer(struct raft *r, const struct raft_message *m);
 void raft_recv_timeout_now(struct raft *r, const struct raft_message *m);
+void raft_take_over(struct raft *r); /* one that came too early: it may be time now */
 /* The voter with the longest log, other than this one and heard from lately; 0: none. */
 uint64_t raft_transfer_best(struct raft *r);
 

@@ -43,6 +43,7 @@ static void reset(struct raft *r, uint64_t term)
     if (term != r->term) {
         r->term = term;
         r->vote = 0;
+        r->take_over_ticks = 0;
     }
     if (r->role == RAFT_LEADER) {
         raft_reads_fail(r);

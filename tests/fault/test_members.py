@@ -58,8 +58,8 @@ class Members(TestCase):
                          {n.name: (n.name in learners, [n.peer_url]) for n in cluster.nodes})
         writes_work(cluster)
 
-    def growing(self, size):
-        cluster = Growing(os.path.join(self.folder, "cluster"), size, QUORUMD)
+    def growing(self, size, flags=()):
+        cluster = Growing(os.path.join(self.folder, "cluster"), size, QUORUMD, flags)
         self.addCleanup(lambda: [n.kill() for n in cluster.all])
         cluster.start()
         return cluster
@@ -86,6 +86,55 @@ class Members(TestCase):
         self.assertGreater(counts["ok"], 500)
         self.assertEqual(counts["failed"] + counts["unknown"], 0, counts)
         self.assertEqual(len(cluster.nodes), 1)
+
+    def handed_over(self, cluster, leader, go):
+        """`go` ends the leader's reign. It must end by a hand-over, which the logs and the term tell: the next leader
+        campaigns at once, without the pre-vote of who waited for an election timeout."""
+        term = leader.status()["raftTerm"]
+        others = [n for n in cluster.nodes if n is not leader]
+        marks = {n: len(n.process.log_text()) for n in others}
+        go()
+        wait_for(lambda: any(n.status()["raftTerm"] > term for n in others), "another leader")
+        cluster.wait_healthy(others)
+        writes_work(cluster, others)
+        said = "".join(n.process.log_text()[marks[n]:] for n in others)
+        self.assertIn(f"campaigns for term {term + 1}", said)
+        self.assertNotIn("asks for pre-votes", said)
+        self.assertRegex(said, rf"leader=\w+ term={term + 1}\b")
+
+    def nobody_noticed(self, load, what):
+        counts = load.finish(self)
+        self.assertEqual(counts["failed"] + counts["unknown"], 0, counts)
+        print(f"    longest time without a write while {what}: {counts['gap_ms']} ms", flush=True)
+
+    def test_leader_removes_itself(self):
+        """The heir is told with the commit of the removal; nobody waits for an election timeout (of ten seconds here)."""
+        cluster = self.growing(4, ["--election-timeout=10000", "--heartbeat-interval=100"])
+        for node in cluster.all[1:]:
+            cluster.join(node, learner=False)
+        load = self.load(cluster, named=True)
+        for _ in range(2):
+            leader = cluster.leader()
+            self.handed_over(cluster, leader, lambda node=leader: cluster.leave(node))
+        self.nobody_noticed(load, "two leaders removed themselves")
+
+    def test_leader_is_told_to_stop(self):
+        """SIGTERM: leadership goes to another one first, and the process ends with 0."""
+        cluster = self.growing(3, ["--election-timeout=10000", "--heartbeat-interval=100"])
+        for node in cluster.all[1:]:
+            cluster.join(node, learner=False)
+        load = self.load(cluster, named=True)
+        for _ in range(3):
+            leader = cluster.leader()
+
+            def stop(node=leader):
+                process = node.process
+                self.assertEqual(node.stop(), 0, process.log_tail())
+                self.assertIn("hands over to", process.log_text())
+            self.handed_over(cluster, leader, stop)
+            leader.start()
+            cluster.wait_healthy()
+        self.nobody_noticed(load, "three leaders were told to stop")
 
     def test_replacement(self):
         """Each member in turn is removed with its data and comes back empty, under a new id."""

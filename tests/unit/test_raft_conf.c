@@ -311,6 +311,34 @@ static void test_learner_neither_counts_nor_campaigns(void **state)
     assert_int_equal(raft_transfer_leader(fixture_raft(&f, 1), 3), ERR_BAD_LEADER_TRANSFEREE);
 }
 
+/* The heir gets the commit of the change and TIMEOUT_NOW in one batch, before it has applied anything: it
+ * must take over when it has, not by the election timeout. */
+static void test_heir_takes_over_when_it_has_applied(void **state)
+{
+    (void)state;
+    fixture_elect(&f, 1);
+    assert_int_equal(fixture_conf(&f, 1, RAFT_CONF_REMOVE, 1), ERR_OK);
+    size_t i = 0;
+    while (fixture_find(&f, RAFT_MSG_TIMEOUT_NOW, 0) == NULL)
+        fixture_deliver_at(&f, i, false);
+    uint64_t heir = fixture_find(&f, RAFT_MSG_TIMEOUT_NOW, 0)->to;
+    fixture_isolate(&f, 1, true); /* it has said all */
+    while (i < f.queue_count) {
+        if (f.queue[i].to == heir && f.queue[i].from == 1) {
+            assert_int_equal(raft_step(fixture_raft(&f, heir), &f.queue[i]), ERR_OK);
+            fixture_drop_at(&f, i);
+        } else {
+            i++;
+        }
+    }
+    assert_int_equal(fixture_status(&f, heir).role, RAFT_FOLLOWER);
+    fixture_ready(&f, heir);
+    fixture_isolate(&f, 1, false);
+    fixture_deliver(&f);
+    assert_int_equal(fixture_leader(&f), heir);
+    assert_int_equal(fixture_status(&f, heir).term, 2);
+}
+
 /* What the driver rejects changes nothing, but lets the next change come. */
 static void test_rejected_change(void **state)
 {
@@ -361,6 +389,7 @@ int main(void)
         T(test_remaining_member_learns_that_it_is_alone),
         T(test_promoted_member_learns_that_it_votes),
         T(test_learner_neither_counts_nor_campaigns),
+        T(test_heir_takes_over_when_it_has_applied),
         T(test_rejected_change),
         T(test_unknown_members),
     };
