@@ -295,14 +295,16 @@ void members_apply_attributes(void *ctx, const Raftpb__MemberAttributes *attribu
 /* ---- proposing ---------------------------------------------------------------------------------- */
 
 /* Would the members that have started and answer be a quorum after the change? etcd's strict
- * reconfiguration check: a change must not be what stops the cluster. */
-static enum errc check_quorum(const struct replica *r, const struct raft_conf_change *c)
+ * reconfiguration check: a change must not be what stops the cluster. A voter that is added has not started
+ * yet, so all others must answer; a learner that is promoted answers, and counts. */
+static enum errc check_quorum(const struct replica *r, const struct raft_conf_change *c,
+                              bool promotes)
 {
     size_t voters = 0, active = 0, started = 0;
     bool removes_voter = false;
     for (size_t i = 0; i < r->status.peer_count; i++) {
         const struct raft_peer_status *p = &r->status.peers[i];
-        if (p->learner)
+        if (p->learner && !(promotes && p->id == c->id))
             continue;
         if (c->type == RAFT_CONF_REMOVE && p->id == c->id) {
             removes_voter = true;
@@ -312,15 +314,15 @@ static enum errc check_quorum(const struct replica *r, const struct raft_conf_ch
         active += leader_finds_active(r, p->id);
         started += p->match > 0 || p->id == r->member_id;
     }
-    bool adds_voter = c->type == RAFT_CONF_ADD_VOTER;
-    if (!adds_voter && !removes_voter)
+    bool adds_voter = c->type == RAFT_CONF_ADD_VOTER && !promotes;
+    if (!adds_voter && !removes_voter && !promotes)
         return ERR_OK;
     size_t quorum = (voters + adds_voter) / 2 + 1;
     if (started < quorum && !(adds_voter && voters == 1))
         return ERR_MEMBER_NOT_ENOUGH_STARTED;
     if (adds_voter && active < voters)
         return ERR_UNHEALTHY;
-    return removes_voter && active < quorum ? ERR_UNHEALTHY : ERR_OK;
+    return !adds_voter && active < quorum ? ERR_UNHEALTHY : ERR_OK;
 }
 
 /* A learner may vote when it has nine tenths of the leader's log, as in etcd. */
@@ -342,10 +344,11 @@ static enum errc propose(struct replica *r, const struct raft_conf_change *c,
         return ERR_NOT_LEADER;
     const struct replica_member *old = member_list_find(&r->members, c->id);
     enum errc code = check_change(r, c, m);
-    if (code == ERR_OK && c->type == RAFT_CONF_ADD_VOTER && old)
+    bool promotes = c->type == RAFT_CONF_ADD_VOTER && old;
+    if (code == ERR_OK && promotes)
         code = check_promotion(r, c->id);
     if (code == ERR_OK)
-        code = check_quorum(r, c);
+        code = check_quorum(r, c, promotes);
     if (code != ERR_OK)
         return code;
     Raftpb__Member wire;

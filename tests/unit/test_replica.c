@@ -358,6 +358,49 @@ static void members_join_and_leave(void **state)
     assert_all_equal();
 }
 
+static enum errc promote(uint64_t id)
+{
+    struct answer a = {0};
+    struct replica_member m = {.id = id};
+    replica_conf_change(wait_leader()->replica, RAFT_CONF_ADD_VOTER, &m, on_code, &a);
+    WAIT(a.done);
+    return a.code;
+}
+
+/* With three voters, one of them away, four with the promoted one have their majority of three. */
+static void a_learner_is_promoted_while_a_voter_is_away(void **state)
+{
+    (void)state;
+    struct replica_member m = {
+        .id = 104, .name = "", .peer_urls = peer_urls[3], .peer_url_count = 1, .learner = true};
+    assert_int_equal(conf_change(RAFT_CONF_ADD_LEARNER, &m), ERR_OK);
+    struct node *n = node_add(104, true);
+    node_start(n);
+    WAIT(all_even());
+    struct node *away = follower_node();
+    node_crash(away);
+    turns(2 * ELECTION_TICKS * TURNS_A_TICK); /* nobody hears it any more */
+    n->cut = true;
+    turns(2 * ELECTION_TICKS * TURNS_A_TICK);
+    assert_int_equal(promote(104), ERR_UNHEALTHY); /* two of four would be none */
+    n->cut = false;
+    enum errc code;
+    do {
+        code = promote(104);
+        turns(1);
+    } while (code == ERR_UNHEALTHY || code == ERR_LEARNER_NOT_READY);
+    assert_int_equal(code, ERR_OK);
+    must_put(wait_leader(), "after", "1");
+    struct replica_member fifth = {
+        .id = 105, .name = "", .peer_urls = peer_urls[4], .peer_url_count = 1};
+    struct answer a = {0}; /* a new voter is another matter: it isn't there yet */
+    replica_conf_change(wait_leader()->replica, RAFT_CONF_ADD_VOTER, &fifth, on_code, &a);
+    WAIT(a.done);
+    assert_int_equal(a.code, ERR_UNHEALTHY);
+    node_start(away);
+    assert_all_equal();
+}
+
 /* ---- space --------------------------------------------------------------------------------------- */
 
 static int open_small(void **state)
@@ -430,6 +473,7 @@ int main(void)
         THREE(a_member_that_lags_gets_a_snapshot),
         THREE(what_a_snapshot_may_hold_is_not_proposed_again),
         THREE(members_join_and_leave),
+        THREE(a_learner_is_promoted_while_a_voter_is_away),
         SMALL(a_full_store_refuses_puts_only),
         SMALL(old_history_goes_when_the_quota_comes_near),
     };
