@@ -253,18 +253,23 @@ void identity_print(struct buf *b, const struct identity *id)
     }
 }
 
+static char *parent_of(const char *path)
+{
+    size_t n = strlen(path);
+    while (n > 1 && path[n - 1] == '/')
+        n--;
+    while (n > 0 && path[n - 1] != '/')
+        n--;
+    while (n > 1 && path[n - 1] == '/')
+        n--;
+    return n ? xasprintf("%.*s", (int)n, path) : xstrdup(".");
+}
+
 /* The directory may be new: its entry in the parent must last as long as what is in it. Who made it elsewhere
  * may not let us read the parent; then it is older than we are. */
-static enum errc sync_parent(struct disk *disk, const char *data_dir, struct error *err)
+static enum errc sync_parent(struct disk *disk, const char *path, struct error *err)
 {
-    size_t n = strlen(data_dir);
-    while (n > 1 && data_dir[n - 1] == '/')
-        n--;
-    while (n > 0 && data_dir[n - 1] != '/')
-        n--;
-    while (n > 1 && data_dir[n - 1] == '/')
-        n--;
-    char *parent = n ? xasprintf("%.*s", (int)n, data_dir) : xstrdup(".");
+    char *parent = parent_of(path);
     enum errc e = disk->sync_dir(disk, parent, err);
     free(parent);
     return e == ERR_PERMISSION_DENIED ? ERR_OK : e;
@@ -296,16 +301,33 @@ static void look_for_etcd(void *ctx, const char *name)
         *(bool *)ctx = true;
 }
 
+/* As `mkdir -p`. The name of each parent that may be new is on disk before anything is put into it; that of
+ * `path` itself is identity_save()'s. */
+static enum errc make_dirs(struct disk *disk, const char *path, struct error *err)
+{
+    enum errc e = disk->mkdir(disk, path, err);
+    char *parent = parent_of(path);
+    if (e == ERR_NOT_FOUND && strlen(parent) < strlen(path)) {
+        e = make_dirs(disk, parent, err);
+        if (!e)
+            e = sync_parent(disk, parent, err);
+        if (!e)
+            e = disk->mkdir(disk, path, err);
+    }
+    free(parent);
+    return e;
+}
+
 enum errc data_dir_lock(struct disk *disk, const char *data_dir, struct disk_file **ret_lock,
                         struct error *err)
 {
     struct error why;
     bool is_etcds = false;
-    enum errc e = disk->mkdir(disk, data_dir, &why);
+    enum errc e = make_dirs(disk, data_dir, &why);
     if (e)
         return error_set(err, e == ERR_EXISTS ? ERR_INVALID : e,
-                         "--data-dir %s: %s: name a directory whose parent exists and is writable",
-                         data_dir, why.message);
+                         "--data-dir %s: %s: name a directory that can be made", data_dir,
+                         why.message);
     char *member = xasprintf("%s/member", data_dir);
     disk->list(disk, member, look_for_etcd, &is_etcds, &why); /* it need not exist */
     free(member);

@@ -55,8 +55,8 @@ enum errc identity_load(struct disk *disk, const char *data_dir, struct identity
 enum errc identity_save(struct disk *disk, const char *data_dir, const struct identity *identity,
                         struct error *err);
 
-/* Makes the directory if it is missing and takes its lock. ERR_INVALID: not a directory, or one of etcd;
- * ERR_BUSY: another process; ERR_IO: not writable, no parent. */
+/* Makes the directory, and its parents, if it is missing and takes its lock. ERR_INVALID: not a directory, or one of etcd;
+ * ERR_BUSY: another process; ERR_IO: not writable. */
 enum errc data_dir_lock(struct disk *disk, const char *data_dir, struct disk_file **ret_lock,
                         struct error *err);
 

@@ -145,12 +145,12 @@ static void an_identity_survives_a_power_loss(void **state)
         struct identity id = {.cluster_id = 0xabc, .member_id = 0xdef}, read;
         struct disk_file *lock;
         identity_add(&id, 0xdef, "me", false, &url, 1);
-        assert_int_equal(data_dir_lock(disk, "/data", &lock, NULL), ERR_OK);
-        assert_int_equal(identity_save(disk, "/data", &id, NULL), ERR_OK);
+        assert_int_equal(data_dir_lock(disk, "/var/lib/data", &lock, NULL), ERR_OK);
+        assert_int_equal(identity_save(disk, "/var/lib/data", &id, NULL), ERR_OK);
         simdisk_power_off(sim);
         simdisk_crash(sim, &rng);
         disk->close(disk, lock);
-        assert_int_equal(identity_load(disk, "/data", &read, NULL), ERR_OK);
+        assert_int_equal(identity_load(disk, "/var/lib/data", &read, NULL), ERR_OK);
         identity_free(&id);
         identity_free(&read);
         simdisk_free(sim);
@@ -192,10 +192,18 @@ static void a_directory_is_locked_and_checked(void **state)
     struct disk *disk = disk_posix();
     struct disk_file *lock;
     struct error err;
-    char *data = xasprintf("%s/data", dir), *deep = xasprintf("%s/a/b", dir);
+    char *data = xasprintf("%s/data", dir), *deep = xasprintf("%s/a/b/c/", dir);
+    char *file = xasprintf("%s/file", dir), *below_file = xasprintf("%s/file/data", dir);
     assert_int_equal(data_dir_lock(disk, data, &lock, &err), ERR_OK);
     disk->close(disk, lock);
-    assert_int_not_equal(data_dir_lock(disk, deep, &lock, &err), ERR_OK);
+    assert_int_equal(data_dir_lock(disk, deep, &lock, &err),
+                     ERR_OK); /* with its parents, as etcd does */
+    disk->close(disk, lock);
+    FILE *f = fopen(file, "w");
+    assert_non_null(f);
+    fclose(f);
+    assert_int_not_equal(data_dir_lock(disk, below_file, &lock, &err), ERR_OK);
+    assert_non_null(strstr(err.message, below_file));
     char *member = xasprintf("%s/member", data), *wal = xasprintf("%s/wal", member);
     assert_int_equal(disk->mkdir(disk, member, NULL), ERR_OK);
     assert_int_equal(disk->mkdir(disk, wal, NULL), ERR_OK);
@@ -205,6 +213,8 @@ static void a_directory_is_locked_and_checked(void **state)
     free(wal);
     free(data);
     free(deep);
+    free(file);
+    free(below_file);
     remove_dir(dir);
 }
 
