@@ -205,6 +205,11 @@ struct watch_hub *replica_watch_hub(struct replica *r)
     return r->hub;
 }
 
+bool replica_hears(const struct replica *r, uint64_t id)
+{
+    return leader_finds_active(r, id);
+}
+
 uint64_t replica_id(const struct replica *r)
 {
     return r->member_id;

@@ -156,6 +156,8 @@ struct watch_hub *replica_watch_hub(struct replica *r);
 const struct replica_member *replica_members(const struct replica *r, size_t *ret_count);
 /* Whether the cluster had this member and removed it: such an id never comes back. Reads the store. */
 bool replica_was_removed(struct replica *r, uint64_t id);
+/* A message of this member came within an election timeout; true for this one itself. */
+bool replica_hears(const struct replica *r, uint64_t id);
 uint64_t replica_id(const struct replica *r);
 uint64_t replica_cluster_id(const struct replica *r);
 void replica_status(const struct replica *r, struct raft_status *ret_status);

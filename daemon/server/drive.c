@@ -133,6 +133,7 @@ static void tick(struct server *s)
     api_tick(s->api);
     compactor_tick(s, uv_now(s->loop));
     log_quorum(s);
+    lacking_tick(s);
     promote_tick(s);
     known_note(s);
     if (s->removed_until_ms && uv_now(s->loop) >= s->removed_until_ms)

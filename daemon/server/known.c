@@ -9,6 +9,8 @@
 #include "lib/base/log.h"
 
 #define NAME "members"
+#define NOTE_BACKOFF_MIN_MS 1000
+#define NOTE_BACKOFF_MAX_MS 60000
 
 bool known_is_own(const struct server_config *config, const char *url)
 {
@@ -94,12 +96,31 @@ static void write_note(struct job *job)
                      &n->err);
 }
 
+static void note_later(struct server *s, const struct error *why)
+{
+    struct noting *n = &s->noting;
+    if (!n->fails) {
+        log_warn("server", "the list of members could not be noted, tried again until it can: %s",
+                 why->message);
+        n->backoff_ms = NOTE_BACKOFF_MIN_MS;
+    }
+    n->crc = 0;
+    n->next_ms = uv_now(s->loop) + n->backoff_ms;
+    n->backoff_ms *= 2;
+    if (n->backoff_ms > NOTE_BACKOFF_MAX_MS)
+        n->backoff_ms = NOTE_BACKOFF_MAX_MS;
+}
+
 static void on_noted(struct job *job)
 {
     struct note *n = CONTAINER_OF(job, struct note, job);
-    n->server->noting = false;
+    struct server *s = n->server;
+    s->noting.busy = false;
     if (n->err.code)
-        log_warn("server", "the list of members could not be noted: %s", n->err.message);
+        note_later(s, &n->err);
+    else if (s->noting.fails)
+        log_info("server", "the list of members is noted again in %s/" NAME, s->config.data_dir);
+    s->noting.fails = n->err.code != ERR_OK;
     buf_free(&n->text);
     free(n);
 }
@@ -110,7 +131,8 @@ void known_note(struct server *s)
                           .member_id = s->identity.member_id,
                           .joined = s->identity.joined};
     const struct replica_member *members = replica_members(s->replica, &id.member_count);
-    if (s->noting || !s->peer_port || s->state != SERVER_RUNNING)
+    if (s->noting.busy || uv_now(s->loop) < s->noting.next_ms || !s->peer_port ||
+        s->state != SERVER_RUNNING)
         return;
     id.members = (struct replica_member *)members; /* only read */
     if (!identity_self(&id))
@@ -118,7 +140,7 @@ void known_note(struct server *s)
     struct buf text = {0};
     identity_print(&text, &id);
     uint32_t crc = crc32c(0, text.p, text.n);
-    if (crc == s->noted_crc) {
+    if (crc == s->noting.crc) {
         buf_free(&text);
         return;
     }
@@ -127,7 +149,7 @@ void known_note(struct server *s)
     n->job.done = on_noted;
     n->server = s;
     n->text = text;
-    s->noting = true;
-    s->noted_crc = crc;
+    s->noting.busy = true;
+    s->noting.crc = crc;
     s->store_worker->submit(s->store_worker, &n->job);
 }

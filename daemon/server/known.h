@@ -24,7 +24,8 @@ void known_add(struct known *known, const struct server_config *config, const ch
 bool known_is_own(const struct server_config *config, const char *url);
 
 struct server;
-/* Writes DATA/members if the membership has changed since it was last written; on the store's worker. */
+/* Writes DATA/members if the membership has changed since it was last written; on the store's worker. What
+ * fails is tried again, with growing pauses. */
 void known_note(struct server *s);
 
 #endif

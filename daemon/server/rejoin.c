@@ -28,9 +28,11 @@ struct rejoin {
     uint64_t backoff_ms, next_log_ms;
     size_t failures; /* since the last success */
     bool learner;    /* the one to be removed is */
+    char why[160];   /* no answer of a linearizable point */
 };
 
 static void list(struct rejoin *r);
+static void look(struct rejoin *r, int status, const char *text);
 
 /* ---- What comes next ----------------------------------------------------------------------------- */
 
@@ -65,6 +67,25 @@ enum rejoin_step rejoin_judge(const struct marker *marker, const struct server_c
     if (learner)
         return REJOIN_BUSY;
     return self ? REJOIN_REMOVE : REJOIN_ADD;
+}
+
+const Etcdserverpb__Member *rejoin_only_other(const struct server_config *config,
+                                              const Etcdserverpb__MemberListResponse *response)
+{
+    const Etcdserverpb__Member *other = NULL;
+    size_t voters = 0;
+    bool self = false;
+    for (size_t i = 0; i < response->n_members; i++) {
+        const Etcdserverpb__Member *m = response->members[i];
+        if (m->islearner)
+            continue;
+        voters++;
+        if (is_self(config, m))
+            self = true;
+        else
+            other = m;
+    }
+    return voters == 2 && self ? other : NULL;
 }
 
 /* ---- Steps --------------------------------------------------------------------------------------- */
@@ -319,8 +340,56 @@ static void on_list(void *ctx, int status, const char *text, struct bytes answer
         take_list(r, response);
         etcdserverpb__member_list_response__free_unpacked(response, NULL);
     } else {
-        again(r, url_of(r), status ? text : "a malformed answer");
+        look(r, status, text);
     }
+}
+
+/* ---- Nobody can decide --------------------------------------------------------------------------- */
+
+/* A member of a cluster of two that forgot its votes can't be replaced by anybody: the other one is no majority,
+ * and to take this one back under its old id would be to trust what it has forgotten. */
+static void tell_pair(struct rejoin *r, const Etcdserverpb__Member *other)
+{
+    struct server *s = r->server;
+    r->next_log_ms = uv_now(s->loop) + LOG_MS;
+    log_error(
+        "rejoin",
+        "this cluster has two voters, and this one lost its data (%s): a majority of two is "
+        "two, so %s (%s) alone can't even replace it, and what this one voted for is "
+        "forgotten. Bring its data back, or make a cluster of one of what %s has: stop it, "
+        "`quorumd --rescue NEWDIR --data-dir DIR` with its other settings, start it on NEWDIR "
+        "without --initial-cluster; then empty %s here, `etcdctl member add`, and start this "
+        "member with --initial-cluster-state existing",
+        s->marker.reason, other->name[0] ? other->name : "the other one",
+        other->n_peerurls ? other->peerurls[0] : "no URL", other->name[0] ? other->name : "it",
+        s->config.data_dir);
+}
+
+static void on_look(void *ctx, int status, const char *text, struct bytes answer)
+{
+    struct rejoin *r = ctx;
+    (void)text;
+    r->call = NULL;
+    Etcdserverpb__MemberListResponse *response = ask_member_list(status, answer);
+    const Etcdserverpb__Member *other =
+        response ? rejoin_only_other(&r->server->config, response) : NULL;
+    if (other)
+        tell_pair(r, other);
+    if (response)
+        etcdserverpb__member_list_response__free_unpacked(response, NULL);
+    again(r, url_of(r), r->why);
+}
+
+/* Before it is said that there is no answer: is it one of two? Without a leader the one that is asked still says
+ * what it knows. */
+static void look(struct rejoin *r, int status, const char *text)
+{
+    struct server *s = r->server;
+    snprintf(r->why, sizeof(r->why), "%s", status ? text : "a malformed answer");
+    if (uv_now(s->loop) < r->next_log_ms)
+        again(r, url_of(r), r->why);
+    else
+        r->call = ask_members(s->loop, url_of(r), false, CALL_MS, on_look, r);
 }
 
 static void list(struct rejoin *r)

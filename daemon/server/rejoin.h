@@ -26,4 +26,8 @@ enum rejoin_step rejoin_judge(const struct marker *marker, const struct server_c
                               const Etcdserverpb__MemberListResponse *response,
                               const Etcdserverpb__Member **ret_self);
 
+/* The other voter of a cluster of two whose second one is this member, whatever its id; else NULL. */
+const Etcdserverpb__Member *rejoin_only_other(const struct server_config *config,
+                                              const Etcdserverpb__MemberListResponse *response);
+
 #endif

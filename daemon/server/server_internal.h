@@ -58,8 +58,12 @@ struct server {
         size_t disarmed; /* of the marker's old ids */
         uint64_t next_ms, log_ms;
     } promotion;
-    bool noting; /* DATA/members is being written */
-    uint32_t noted_crc;
+    struct noting {   /* of DATA/members: known.c */
+        bool busy;    /* it is being written */
+        bool fails;   /* the last time it could not be, which has been said */
+        uint32_t crc; /* of what was written */
+        uint64_t next_ms, backoff_ms;
+    } noting;
     struct error damage; /* code: reported by a read, to be acted upon in the next turn */
     struct compactor compactor;
 
@@ -72,7 +76,8 @@ struct server {
     uint64_t handover_until_ms;
     uint64_t removed_until_ms; /* 0: still a member */
     bool woken;
-    size_t voters, learners; /* as last logged */
+    size_t voters, learners;      /* as last logged */
+    uint64_t led_ms, lack_log_ms; /* lacking.c: when there last was a leader, when to say so next */
 
     void (*stopped)(void *ctx, const struct error *why);
     void *ctx;
@@ -115,6 +120,9 @@ void rejoin_free(struct rejoin *r);
 
 /* ---- promote.c */
 void promote_tick(struct server *s);
+
+/* ---- lacking.c: says, now and then, what is missing while there is no leader */
+void lacking_tick(struct server *s);
 
 /* ---- compactor.c */
 void compactor_tick(struct server *s, uint64_t now_ms);

@@ -356,6 +356,54 @@ class Heal(HealCase):
         self.assertRegex(log, r"the log ends at entry \d+, but this member had acknowledged entry \d+")
         self.assertEqual(victim.ctl("get", "/k7", "--print-value-only").stdout, "v7\n")
 
+    def test_one_of_two_is_wiped(self):
+        """The other one is no majority, so nothing can be decided by itself: both say so, and their way out works."""
+        cluster = self.cluster(2)
+        self.whole(cluster)
+        a, b = cluster.nodes
+        self.written(a)
+        b.kill()
+        self.wipe(b)
+        b.start()
+        wait_for(lambda: "this cluster has two voters, and this one lost its data" in b.process.log_text(),
+                 "the wiped one to say why it can't come back")
+        wait_for(lambda: re.search(r"a majority of 2 voters is 2, and 1 answer.*Needed is one of: " + b.name,
+                                   a.process.log_text()), "the other one to say what it needs")
+        self.assertIn(f"--rescue NEWDIR --data-dir {a.data_dir}", a.process.log_text())
+        self.assertIn(a.peer_url, b.process.log_text())
+        self.assertEqual(a.ctl("get", "--consistency=s", "/k7", "--print-value-only").stdout, "v7\n")
+        for node in (a, b):
+            node.kill()
+        fresh = a.data_dir + ".rescued"
+        rescue = subprocess.run([QUORUMD, "--rescue", fresh] + a.argv()[1:], capture_output=True, text=True, check=False)
+        self.assertEqual(rescue.returncode, 0, rescue.stdout + rescue.stderr)
+        a.data_dir, joint = fresh, a.cluster_flags
+        a.cluster_flags = []
+        a.start()
+        wait_for(a.healthy, "the cluster of one")
+        self.wipe(b)
+        a.ctl("member", "add", b.name, f"--peer-urls={b.peer_url}")
+        b.cluster_flags = [f if f != "new" else "existing" for f in joint]
+        b.start()
+        self.whole(cluster)
+        self.assertEqual(b.ctl("get", "/k49", "--print-value-only").stdout, "v49\n")
+
+    def test_list_of_members_is_noted_again(self):
+        """What the rejoin is to start from can't be written for a while: it is said once, and tried until it works."""
+        cluster = self.cluster(3)
+        node = cluster.nodes[0]
+        noted = os.path.join(node.data_dir, "members")
+        wait_for(lambda: os.path.exists(noted), "the list of members")
+        node.stop()
+        os.remove(noted)
+        os.mkdir(noted)
+        node.start()
+        wait_for(lambda: "could not be noted" in node.process.log_text(), "the failure to be logged")
+        os.rmdir(noted)
+        wait_for(lambda: "is noted again" in node.process.log_text(), "another try")
+        self.assertTrue(os.path.isfile(noted))
+        self.assertEqual(node.process.log_text().count("could not be noted"), 1)
+
     def test_alone(self):
         """A cluster of one refuses to start, and says what is damaged and what can be done."""
         node = self.cluster(1).nodes[0]

@@ -144,6 +144,23 @@ static void a_process_knows_its_own_answer(void **state)
     assert_int_equal(port_answer_of("", 0xab), PORT_NO_ANSWER);
 }
 
+static void one_of_two_is_recognized(void **state)
+{
+    (void)state;
+    struct membership l;
+    begin(&l, 5);
+    const Etcdserverpb__Member *other;
+    add(&l, 9, "http://a:1", true, false);
+    size_t first = l.response.n_members;
+    assert_null(rejoin_only_other(&config, &l.response)); /* begin() has two others */
+    for (size_t i = 0; i + 1 < first; i++)
+        l.rows[i].islearner = i > 0;
+    other = rejoin_only_other(&config, &l.response);
+    assert_ptr_equal(other, &l.rows[0]);
+    l.rows[first - 1].islearner = true; /* this one is a learner: the other one can do without it */
+    assert_null(rejoin_only_other(&config, &l.response));
+}
+
 /* ---- Rejoining ------------------------------------------------------------------------------------ */
 
 static void the_next_step_follows_from_marker_and_list(void **state)
@@ -368,6 +385,7 @@ int main(void)
         TEST(only_a_fresh_quorum_or_a_running_cluster_begins),
         TEST(a_process_knows_its_own_answer),
         TEST(the_next_step_follows_from_marker_and_list),
+        TEST(one_of_two_is_recognized),
         TEST(a_marker_comes_back_as_it_was),
         TEST(damaged_data_moves_aside_once),
         TEST(every_flipped_bit_of_an_identity_is_damage),
