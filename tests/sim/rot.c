@@ -135,7 +135,8 @@ bool rot_strike(struct simnode *n, struct simrng *rng)
     if (l.count == 0 || !pick_file(n, rng, &l, &file))
         return false;
     uint64_t sectors = harmable(n, &l, file) / SECTOR;
-    enum simdisk_damage how = (enum simdisk_damage)simrng_below(rng, 3);
+    /* No file gets shorter under a process that uses it. */
+    enum simdisk_damage how = (enum simdisk_damage)simrng_below(rng, n->replica ? 3 : 4);
     for (int tries = 0; tries < 20; tries++) {
         uint64_t sector = simrng_below(rng, sectors + 1);
         if (!simdisk_harm(n->disk, l.paths[file], sector, how, rng))
@@ -143,7 +144,8 @@ bool rot_strike(struct simnode *n, struct simrng *rng)
         uint64_t seq = 0;
         bool log = is_segment(l.paths[file], &seq);
         TRACE5(&n->sim->world,
-               "n%llu: its disk rots: 0 bits, 1 zeros, 2 garbage: %llu; of the log %llu (segment "
+               "n%llu: its disk rots: 0 bits, 1 zeros, 2 garbage, 3 cut: %llu; of the log %llu "
+               "(segment "
                "%llu), sector %llu",
                n->id, how, log, seq, sector);
         n->damaged = true;

@@ -25,7 +25,8 @@ struct simnode;
 bool rot_may_harm(struct sim *s, const struct simnode *n);
 
 /* Both return false if there is nothing that may be harmed. */
-bool rot_strike(struct simnode *n, struct simrng *rng);    /* bits, a sector of zeros, of garbage */
+bool rot_strike(struct simnode *n,
+                struct simrng *rng); /* bits, a sector of zeros, of garbage; a file's end */
 bool rot_misdirect(struct simnode *n, struct simrng *rng); /* one of its next writes */
 
 /* ---- aimed, for scenario_rot.c; they don't ask rot_may_harm() */

@@ -104,9 +104,10 @@ enum errc simdisk_flip(struct simdisk *d, const char *path, uint64_t offset, uns
 /* Flips one bit of a file drawn at random; false if there is none that has bytes. */
 bool simdisk_rot(struct simdisk *d, struct simrng *rng);
 
-enum simdisk_damage { SIMDISK_BITS, SIMDISK_ZEROS, SIMDISK_GARBAGE };
+enum simdisk_damage { SIMDISK_BITS, SIMDISK_ZEROS, SIMDISK_GARBAGE, SIMDISK_CUT };
 /* Harms one sector of 512 bytes, of which all is synced and nothing newer waits: one to three bits, or all
- * of it. False if there is no such sector, or if nothing changed. */
+ * of it; or the file ends before it (if nothing of the file waits). False if there is no such sector, or if
+ * nothing changed. */
 bool simdisk_harm(struct simdisk *d, const char *path, uint64_t sector, enum simdisk_damage how,
                   struct simrng *rng);
 

@@ -119,7 +119,12 @@ bool simdisk_harm(struct simdisk *d, const char *name, uint64_t sector, enum sim
     char *path = simdir_normal(name);
     struct siminode *inode = simdir_find(&d->dir, path);
     free(path);
-    return inode && !inode->is_dir && simfile_harm(&inode->file, sector, how, rng);
+    if (!inode || inode->is_dir)
+        return false;
+    uint64_t before = inode->file.size;
+    bool harmed = simfile_harm(&inode->file, sector, (int)how, rng);
+    d->used -= simdisk_sectors(before) - simdisk_sectors(inode->file.size);
+    return harmed;
 }
 
 bool simdisk_rot(struct simdisk *d, struct simrng *rng)

@@ -4,6 +4,8 @@
 #include "lib/base/memory.h"
 #include "tests/sim/simfile.h"
 
+#define HOW_CUT 3 /* simfile_harm() */
+
 /* A sector's versions since the last sync. The newest is what `live` has; most sectors are written once, so
  * that nothing needs to be copied for them. */
 struct simfile_dirty {
@@ -233,11 +235,23 @@ void simfile_flip(struct simfile *f, uint64_t offset, unsigned bit)
     }
 }
 
+static bool cut(struct simfile *f, uint64_t at)
+{
+    if (f->dirty_count > 0 || f->size != f->durable_size)
+        return false;
+    memset(f->durable + at, 0, f->size - at);
+    memset(f->live + at, 0, f->size - at);
+    f->size = f->durable_size = at;
+    return true;
+}
+
 bool simfile_harm(struct simfile *f, uint64_t sector, int how, struct simrng *rng)
 {
     uint64_t at = sector * SIMFILE_SECTOR, end = min64(f->size, f->durable_size);
     if (at >= end || f->slot[sector] > 0)
         return false;
+    if (how == HOW_CUT)
+        return cut(f, at);
     size_t n = (size_t)min64(SIMFILE_SECTOR, end - at);
     uint8_t harmed[SIMFILE_SECTOR];
     memcpy(harmed, f->durable + at, n);

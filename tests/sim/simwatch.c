@@ -5,6 +5,8 @@
 #include "lib/base/memory.h"
 #include "tests/sim/sim.h"
 
+#define HISTORY_MAX 300
+#define FUTURE_MAX 30
 #define PROGRESS_MAX SECOND /* between two answers, with the way */
 
 struct seen {
@@ -207,12 +209,31 @@ static void ask_progress(struct world *w, void *ctx, uint64_t connection, uint64
                 connection, 0);
 }
 
+/* A new client: from an old revision, from the very one that was compacted, or from one that is still to come. */
+static int64_t somewhere(const struct simwatch *t)
+{
+    struct watches *all = &t->sim->watches;
+    const struct simnode *n = sim_node(t->sim, t->node);
+    const struct model *m = &t->sim->model;
+    uint64_t how = simrng_below(&all->rng, 3);
+    int64_t back = (int64_t)simrng_below(&all->rng, HISTORY_MAX);
+    if (how == 0 && n->replica)
+        return mvcc_compact_revision(replica_store(n->replica));
+    if (how == 1)
+        return m->last + (int64_t)simrng_below(&all->rng, FUTURE_MAX);
+    return m->last - back;
+}
+
 static void on_leave(struct world *w, void *ctx, uint64_t connection, uint64_t b)
 {
     (void)w, (void)b;
     struct simwatch *t = ctx;
     if (connection != t->connection || t->sim->calm)
         return;
+    if (simrng_chance(&t->sim->watches.rng, 30)) {
+        int64_t at = somewhere(t);
+        t->next = at > 0 ? at : 1;
+    }
     disconnect(t);
     reconnect_after(t, 1 + simrng_below(&t->sim->watches.rng, 1000));
 }
