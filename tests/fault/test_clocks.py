@@ -9,7 +9,7 @@ import unittest
 from harness import BUILD, QUORUMD, Cluster, scaled, wait_for
 from load import writes_work
 from lossy import needs_preload
-from test_faults import FaultCase, Partitions
+import test_faults
 
 LIBRARY = os.path.join(BUILD, "tests", "fault", "skewed.so")
 HOUR_NS = 3600 * 10**9
@@ -39,7 +39,7 @@ def set_clocks(cluster, folder, fast_ppm):
 
 
 @needs_preload
-class Clocks(FaultCase):
+class Clocks(test_faults.FaultCase):
     def test_the_layer(self):
         """skewed.so by itself: the wall clock jumps at once, both clocks run fast from the start on."""
         clock = Clock(self.folder, "layer", 500000)
@@ -106,7 +106,7 @@ class Clocks(FaultCase):
 
 
 @needs_preload
-class SlowLeader(Partitions):
+class SlowLeader(test_faults.Partitions):
     test_leader_alone = test_minority_of_five = test_one_way = test_bridge = None
 
     def test_cut_off(self):
