@@ -102,10 +102,10 @@ class Events(TestCase):
 
     def test_expired_lease_is_a_delete(self):
         import json
-        lease = json.loads(self.servers.ctl("lease", "grant", "1", "-w", "json").stdout)["ID"]
-        self.servers.ctl("put", f"--lease={lease:x}", "/d/leased", "1")
-        self.assertEqual(self.read(self.b.path("d/leased")), b"1")
+        lease = json.loads(self.servers.ctl("lease", "grant", "3", "-w", "json").stdout)["ID"]
         watcher = self.watch(self.b.path("d"))
+        self.servers.ctl("put", f"--lease={lease:x}", "/d/leased", "1")
+        self.expect(watcher, [("CREATE", "leased"), ("MODIFY", "leased"), ("CLOSE_WRITE", "leased")])
         self.expect(watcher, [("DELETE", "leased")])
 
     def test_watch_on_a_single_file(self):
