@@ -26,7 +26,7 @@ static struct simnode *leader(struct sim *s)
 static void on_changed(void *ctx, enum errc code)
 {
     struct admin *a = ctx;
-    TRACE1(&a->sim->world, "the membership change is answered: %llu", code);
+    TRACE1(&a->sim->world, "=the membership change is answered: %e", code);
     a->waiting = false;
 }
 
@@ -36,7 +36,8 @@ static void change(struct admin *a, struct simnode *at, enum raft_conf_change_ty
     char url[48], *urls[1] = {url};
     snprintf(url, sizeof(url), "http://n%llu:2380", (unsigned long long)id);
     struct replica_member m = {.id = id, .name = "", .peer_urls = urls, .peer_url_count = 1};
-    TRACE3(&a->sim->world, "asks n%llu for membership change %llu of %llu", at->id, type, id);
+    TRACE3(&a->sim->world, "=%m is asked for a membership change (kind %u) of %m", at->id, type,
+           id);
     a->waiting = true;
     a->asked_at = a->sim->world.now;
     a->node = at->id;
@@ -125,7 +126,7 @@ static void decide(struct admin *a, struct simnode *at)
         a->leaving = admin_member(at, id) && repair_may_lose(s, id) ? id : 0;
     } else {
         a->transfers++;
-        TRACE1(&s->world, "n%llu is asked to hand over", at->id);
+        TRACE1(&s->world, "=%m is asked to hand over leadership", at->id);
         replica_transfer_leader(at->replica, 0);
         simnode_settle(at);
     }
@@ -164,7 +165,7 @@ static void on_defragment(struct world *w, void *ctx, uint64_t x, uint64_t y)
     struct simnode *n = s->nodes[simrng_below(&a->space_rng, s->node_count)];
     if (!n->replica || w->now < n->paused_until)
         return;
-    TRACE1(w, "n%llu is told to defragment", n->id);
+    TRACE1(w, "%m is told to defragment", n->id);
     mvcc_defragment(replica_store(n->replica), NULL, NULL);
     simnode_settle(n);
 }

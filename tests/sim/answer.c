@@ -29,9 +29,10 @@ static bool same(const struct modelkv *have, const struct modelkv *want)
 static _Noreturn void wrong(struct sim *s, const struct simreq *q, const struct simanswer *a,
                             const char *why)
 {
-    world_fail(&s->world,
-               "a wrong answer to request kind %d key k%03u value %llu at revision %lld: %s",
-               q->kind, q->key, (ull)q->value, (long long)a->revision, why);
+    world_fail_about(&s->world,
+                     ABOUT(.value = q->value, .revision = (uint64_t)a->revision, ABOUT_KEY(q->key)),
+                     "a wrong answer to request kind %d key k%03u value %llu at revision %lld: %s",
+                     q->kind, q->key, (ull)q->value, (long long)a->revision, why);
 }
 
 /* The kvs are those of the range [key, end) as of `revision`. */
@@ -120,10 +121,11 @@ void answer_check(struct sim *s, const struct simreq *q, const struct simanswer 
     if (a->revision > s->model.last || as_of > s->model.last)
         wrong(s, q, a, "nobody has applied that revision");
     if (a->revision < floor && !q->serializable)
-        world_fail(&s->world,
-                   "not linearizable: request kind %d key k%03u value %llu was answered as of "
-                   "revision %lld, but revision %lld was known before it was asked",
-                   q->kind, q->key, (ull)q->value, (long long)a->revision, (long long)floor);
+        world_fail_about(
+            &s->world, ABOUT(.value = q->value, .revision = (uint64_t)floor, ABOUT_KEY(q->key)),
+            "not linearizable: request kind %d key k%03u value %llu was answered as of "
+            "revision %lld, but revision %lld was known before it was asked",
+            q->kind, q->key, (ull)q->value, (long long)a->revision, (long long)floor);
     switch (q->kind) {
     case REQ_PUT:
         check_written(s, q, a, q->key, q->value);

@@ -6,6 +6,7 @@
 #include "daemon/raft/core.h"
 #include "daemon/replica/internal.h"
 #include "lib/base/memory.h"
+#include "tests/sim/note.h"
 #include "tests/sim/sim.h"
 
 #define AWAKE_GAP (300 * MS) /* a leader that runs is seen at every heartbeat */
@@ -59,10 +60,11 @@ static void check_completeness(struct simnode *n, const struct raft *r)
         if (!a->hash || a->in_term >= r->term)
             continue;
         if (raft_log_term_at(&r->log, i) != a->term)
-            world_fail(&n->sim->world,
-                       "leader completeness: leader %llu of term %llu lacks entry %llu of term "
-                       "%llu, which was committed by term %llu",
-                       (ull)n->id, (ull)r->term, (ull)i, (ull)a->term, (ull)a->in_term);
+            world_fail_about(
+                &n->sim->world, ABOUT(.member = n->id, .index = i, .term = r->term),
+                "leader completeness: leader %llu of term %llu lacks entry %llu of term "
+                "%llu, which was committed by term %llu",
+                (ull)n->id, (ull)r->term, (ull)i, (ull)a->term, (ull)a->in_term);
     }
 }
 
@@ -106,10 +108,12 @@ static void check_leader(struct simnode *n, const struct raft *r)
         return;
     }
     if (c->leaders[r->term])
-        world_fail(&n->sim->world, "election safety: term %llu has two leaders, %llu and %llu",
-                   (ull)r->term, (ull)c->leaders[r->term], (ull)n->id);
+        world_fail_about(&n->sim->world,
+                         ABOUT(.member = n->id, .other = c->leaders[r->term], .term = r->term),
+                         "election safety: term %llu has two leaders, %llu and %llu", (ull)r->term,
+                         (ull)c->leaders[r->term], (ull)n->id);
     c->leaders[r->term] = n->id;
-    TRACE2(&n->sim->world, "n%llu leads term %llu", n->id, r->term);
+    TRACE2(&n->sim->world, "=%m leads term %t", n->id, r->term);
     uint64_t now = n->sim->world.now;
     c->reigns = grow(c->reigns, &c->reign_cap, c->reign_count, sizeof(*c->reigns));
     c->reigns[c->reign_count++] =
@@ -129,10 +133,12 @@ static void check_promises(struct simnode *n, const struct raft *r)
             continue;
         const struct raft *o = other->replica->raft;
         if (o->term == r->term && o->persisted < p->match)
-            world_fail(&n->sim->world,
-                       "member %llu has %llu entries on its disk, but has acknowledged %llu to "
-                       "leader %llu of term %llu",
-                       (ull)p->id, (ull)o->persisted, (ull)p->match, (ull)n->id, (ull)r->term);
+            world_fail_about(
+                &n->sim->world,
+                ABOUT(.member = p->id, .other = n->id, .index = p->match, .term = r->term),
+                "member %llu has %llu entries on its disk, but has acknowledged %llu to "
+                "leader %llu of term %llu",
+                (ull)p->id, (ull)o->persisted, (ull)p->match, (ull)n->id, (ull)r->term);
     }
 }
 
@@ -170,10 +176,11 @@ static void check_entry(struct simnode *n, const struct raft_entry *e, uint64_t 
     if (!k->term) {
         *k = now;
         c->known_count++;
+        note_entry(n, e);
     } else if (k->hash != now.hash || (before_term && k->before_term != before_term)) {
-        world_fail(&n->sim->world,
-                   "log matching: entry %llu of term %llu is another one on member %llu",
-                   (ull)e->index, (ull)e->term, (ull)n->id);
+        world_fail_about(&n->sim->world, ABOUT(.member = n->id, .index = e->index),
+                         "log matching: entry %llu of term %llu is another one on member %llu",
+                         (ull)e->index, (ull)e->term, (ull)n->id);
     }
 }
 
@@ -198,11 +205,10 @@ static void check_log(struct simnode *n, const struct raft *r)
 
 static void first_applied(struct simnode *n, const struct raft_entry *e)
 {
+    note_applied(n, e);
     if (e->type != RAFT_ENTRY_COMMAND)
         return;
     Raftpb__InternalRequest *q = raftpb__internal_request__unpack(NULL, e->size, e->data);
-    TRACE4(&n->sim->world, "n%llu applies entry %llu term %llu: request kind %llu", n->id, e->index,
-           e->term, q->request_case);
     if (q->request_case == RAFTPB__INTERNAL_REQUEST__REQUEST_LEASE_REVOKE)
         leases_revoked(&n->sim->leases, q->lease_revoke->id, q->id);
     raftpb__internal_request__free_unpacked(q, NULL);
@@ -224,10 +230,11 @@ static void check_one_applied(struct simnode *n, const struct raft *r, uint64_t 
         return;
     }
     if (a->hash != hash_of(e))
-        world_fail(&n->sim->world,
-                   "state machine safety: member %llu applied another entry %llu (term %llu, not "
-                   "%llu)",
-                   (ull)n->id, (ull)index, (ull)e->term, (ull)a->term);
+        world_fail_about(
+            &n->sim->world, ABOUT(.member = n->id, .index = index),
+            "state machine safety: member %llu applied another entry %llu (term %llu, not "
+            "%llu)",
+            (ull)n->id, (ull)index, (ull)e->term, (ull)a->term);
     if (r->term < a->in_term)
         a->in_term = r->term;
 }
@@ -242,10 +249,11 @@ static void check_membership(struct simnode *n, const struct raft *r)
     if (l->count &&
         (ours.voter_count != r->conf.voter_count || ours.learner_count != r->conf.learner_count ||
          memcmp(ours.voters, r->conf.voters, size) != 0))
-        world_fail(&n->sim->world,
-                   "member %llu has %zu voters and %zu learners, its core works with %zu and %zu",
-                   (ull)n->id, ours.voter_count, ours.learner_count, r->conf.voter_count,
-                   r->conf.learner_count);
+        world_fail_about(
+            &n->sim->world, ABOUT(.member = n->id),
+            "member %llu has %zu voters and %zu learners, its core works with %zu and %zu",
+            (ull)n->id, ours.voter_count, ours.learner_count, r->conf.voter_count,
+            r->conf.learner_count);
     n->conf_seen = r->conf;
 }
 
@@ -264,12 +272,17 @@ void check_node(struct simnode *n)
     const struct raft *r = n->replica->raft;
     struct world *w = &n->sim->world;
     if (r->term < n->term_seen)
-        world_fail(w, "member %llu went back to term %llu", (ull)n->id, (ull)r->term);
+        world_fail_about(w, ABOUT(.member = n->id, .term = n->term_seen),
+                         "member %llu went back to term %llu", (ull)n->id, (ull)r->term);
     n->term_seen = r->term;
     int64_t revision = mvcc_revision(replica_store(n->replica));
     if (revision < n->revision_seen)
-        world_fail(w, "member %llu went back to revision %lld", (ull)n->id, (long long)revision);
+        world_fail_about(w, ABOUT(.member = n->id, .revision = (uint64_t)n->revision_seen),
+                         "member %llu went back to revision %lld", (ull)n->id, (long long)revision);
     n->revision_seen = revision;
+    if (r->persisted != n->persisted_seen)
+        NOTE2(w, "*%m: all up to entry %a is on its disk, it believes", n->id, r->persisted);
+    n->persisted_seen = r->persisted;
     check_leader(n, r);
     check_promises(n, r);
     if (n->sim->steady)
@@ -294,7 +307,8 @@ static bool on_events(void *ctx, struct watcher *watcher, const struct watch_eve
     struct simnode *n = ctx;
     struct modelkv kvs[MODEL_KEYS];
     if (count > MODEL_KEYS)
-        world_fail(&n->sim->world, "revision %lld has %zu changes", (long long)revision, count);
+        world_fail_about(&n->sim->world, ABOUT(.member = n->id, .revision = (uint64_t)revision),
+                         "revision %lld has %zu changes", (long long)revision, count);
     for (size_t i = 0; i < count; i++)
         model_take(&n->sim->model, events[i].kv, &kvs[i]);
     model_observe(&n->sim->model, n->id, revision, kvs, count);
@@ -309,8 +323,9 @@ static void on_compacted(void *ctx, struct watcher *watcher, int64_t revision)
         rot_found(n, "its history");
         return;
     }
-    world_fail(&n->sim->world, "member %llu: the observer fell behind revision %lld", (ull)n->id,
-               (long long)revision);
+    world_fail_about(&n->sim->world, ABOUT(.member = n->id),
+                     "member %llu: the observer fell behind revision %lld", (ull)n->id,
+                     (long long)revision);
 }
 
 static void observe(struct simnode *n)
@@ -350,7 +365,8 @@ void check_stopped(struct simnode *n)
 void check_snapshot_installed(struct simnode *n)
 {
     struct mvcc *store = replica_store(n->replica);
-    TRACE2(&n->sim->world, "n%llu installed a snapshot at %llu", n->id, mvcc_applied_index(store));
+    TRACE2(&n->sim->world, "=%m installed a snapshot of all up to entry %u", n->id,
+           mvcc_applied_index(store));
     if (n->sim->steady)
         return;
     watch_cancel(n->observer);
@@ -382,8 +398,9 @@ void check_equal(struct sim *s)
             continue;
         struct mvcc *store = replica_store(n->replica);
         if (mvcc_revision(store) != s->model.last)
-            world_fail(&s->world, "at the end member %llu is at revision %lld, not %lld",
-                       (ull)n->id, (long long)mvcc_revision(store), (long long)s->model.last);
+            world_fail_about(&s->world, ABOUT(.member = n->id),
+                             "at the end member %llu is at revision %lld, not %lld", (ull)n->id,
+                             (long long)mvcc_revision(store), (long long)s->model.last);
         int64_t compacted = mvcc_compact_revision(store);
         for (int64_t r = compacted > 1 ? compacted : 1; r <= s->model.last;
              r += 1 + (s->model.last - r) / 8)
@@ -394,11 +411,12 @@ void check_equal(struct sim *s)
                  lessor_count(replica_lessor(first->replica)) ||
              compacted != mvcc_compact_revision(replica_store(first->replica)) ||
              mvcc_applied_index(store) != mvcc_applied_index(replica_store(first->replica))))
-            world_fail(&s->world, "at the end members %llu and %llu differ", (ull)first->id,
-                       (ull)n->id);
+            world_fail_about(&s->world, ABOUT(.member = first->id, .other = n->id),
+                             "at the end members %llu and %llu differ", (ull)first->id, (ull)n->id);
         if (first && !same_members(first, n))
-            world_fail(&s->world, "at the end members %llu and %llu know different members",
-                       (ull)first->id, (ull)n->id);
+            world_fail_about(&s->world, ABOUT(.member = first->id, .other = n->id),
+                             "at the end members %llu and %llu know different members",
+                             (ull)first->id, (ull)n->id);
         first = first ? first : n;
     }
 }

@@ -104,7 +104,7 @@ static struct simnode *victim(struct faults *f)
 static void blackout(struct faults *f)
 {
     struct sim *s = f->sim;
-    TRACE0(&s->world, "blackout");
+    TRACE0(&s->world, "!all machines lose their power");
     for (size_t i = 0; i < s->node_count; i++) {
         if (s->nodes[i]->replica)
             simnode_crash(s->nodes[i], true);
@@ -124,14 +124,15 @@ static void io_error(struct faults *f, struct simnode *n)
                                    SIMDISK_ALL};
     unsigned which = ops[below(f, 5)];
     simdisk_fail_at(n->disk, 1 + below(f, 30), which, ERR_IO, chance(f, 20));
-    TRACE2(&f->sim->world, "n%llu: an operation of kinds %llx will fail", n->id, which);
+    TRACE2(&f->sim->world, "!%m: one of its next disk operations will fail (kinds %x)", n->id,
+           which);
 }
 
 static void on_space(struct world *w, void *ctx, uint64_t a, uint64_t b)
 {
     (void)a, (void)b;
     struct simnode *n = ctx;
-    TRACE1(w, "n%llu has space again", n->id);
+    TRACE1(w, "!%m has space on its disk again", n->id);
     simdisk_set_capacity(n->disk, 0);
 }
 
@@ -139,7 +140,7 @@ static void fill(struct faults *f, struct simnode *n)
 {
     /* Somebody else's file: it leaves nothing, or a little. */
     uint64_t room = chance(f, 40) ? 0 : below(f, chance(f, 50) ? 16 * 1024 : 192 * 1024);
-    TRACE2(&f->sim->world, "n%llu: the disk has %llu bytes left", n->id, room);
+    TRACE2(&f->sim->world, "!%m: its disk has only %u bytes left", n->id, room);
     simdisk_set_capacity(n->disk, simdisk_used(n->disk) + room);
     uint64_t lasts = SECOND + below(f, chance(f, 50) ? 4 * SECOND : 15 * SECOND);
     world_after(&f->sim->world, lasts, on_space, n, 0, 0);
@@ -159,7 +160,7 @@ static void clock_jump(struct faults *f, struct simnode *n)
 {
     uint64_t span = chance(f, 70) ? 10 * SECOND : 48 * 3600 * SECOND;
     int64_t by = (int64_t)below(f, 2 * span) - (int64_t)span;
-    TRACE2(&f->sim->world, "n%llu: the wall clock jumps by %lld ms", n->id, by / (int64_t)MS);
+    TRACE2(&f->sim->world, "!%m: its wall clock jumps by %lld ms", n->id, by / (int64_t)MS);
     n->wall_skew += by;
     if (f->drift_permille) {
         int64_t limit = (int64_t)f->drift_permille * 500; /* two clocks may drift apart */
@@ -230,11 +231,12 @@ static void on_machine(struct faults *f, enum fault_kind kind)
         break;
     case FAULT_SLOW_DISK:
         n->slow_until = f->sim->world.now + SECOND + below(f, 6 * SECOND);
-        TRACE2(&f->sim->world, "n%llu: the disk is %llu times slower", n->id, f->slow_disk_factor);
+        TRACE2(&f->sim->world, "!%m: its disk is %u times slower for a while", n->id,
+               f->slow_disk_factor);
         break;
     case FAULT_DISK_HANG:
         n->hung_until = f->sim->world.now + SECOND + below(f, 8 * SECOND);
-        TRACE1(&f->sim->world, "n%llu: the disk hangs", n->id);
+        TRACE1(&f->sim->world, "!%m: its disk hangs", n->id);
         break;
     case FAULT_IO_ERROR:
         io_error(f, n);
@@ -255,7 +257,7 @@ static void on_heal(struct world *w, void *ctx, uint64_t number, uint64_t b)
     struct faults *f = ctx;
     if (number != f->partitions)
         return;
-    TRACE0(w, "the network is whole again");
+    TRACE0(w, "!the network is whole again");
     simnet_heal(&f->sim->net);
 }
 
@@ -270,7 +272,10 @@ static void cut_pair(struct faults *f, uint64_t a, uint64_t b, bool both)
 static void partition(struct faults *f, uint64_t sides, uint64_t bridge)
 {
     struct sim *s = f->sim;
-    TRACE2(&s->world, "partition: sides %llx, bridge %llu", sides, bridge);
+    TRACE2(&s->world,
+           "!the network is parted: the members of one side as bits: %x; one that reaches both "
+           "sides: %u",
+           sides, bridge);
     for (uint64_t a = 1; a <= s->node_count; a++) {
         for (uint64_t b = 1; b < a; b++) {
             if ((sides >> a & 1) != (sides >> b & 1) && a != bridge && b != bridge)
@@ -286,7 +291,8 @@ static void isolate(struct faults *f)
     uint64_t how = below(f, 3);
     if (!n)
         return;
-    TRACE2(&s->world, "n%llu is isolated: 0 both ways, 1 from it, 2 to it: %llu", n->id, how);
+    TRACE2(&s->world, "!%m is cut off (0: both ways, 1: what it sends, 2: what it gets: %u)", n->id,
+           how);
     for (uint64_t id = 1; id <= s->node_count; id++) {
         if (id == n->id)
             continue;
@@ -303,7 +309,7 @@ static void on_clog(struct world *w, void *ctx, uint64_t id, uint64_t clog)
     struct sim *s = f->sim;
     if (s->calm)
         return;
-    TRACE2(w, "n%llu is clogged: %llu", id, clog);
+    TRACE2(w, "!%m is cut off from all others: %y", id, clog);
     f->clogged = (f->clogged & ~(1ull << id)) | clog << id;
     for (uint64_t other = 1; other <= s->node_count; other++) {
         bool cut = (f->clogged >> id & 1) || (f->clogged >> other & 1);
@@ -359,7 +365,8 @@ static void on_chase(struct world *w, void *ctx, uint64_t how, uint64_t boot)
     struct simnode *n = ctx;
     if (n->sim->calm || !simnode_awake(n, on_chase, how, boot))
         return;
-    TRACE2(w, "n%llu is struck soon after its election: %llu", n->id, how);
+    TRACE2(w, "!%m is struck soon after its election (0: power, 1: pause, 2: cut off: %u)", n->id,
+           how);
     if (how == 0)
         simnode_crash(n, true);
     else if (how == 1)
@@ -434,7 +441,7 @@ void faults_start(struct faults *f)
 void faults_stop(struct faults *f)
 {
     struct sim *s = f->sim;
-    TRACE0(&s->world, "from now on nothing goes wrong");
+    TRACE0(&s->world, "!from now on nothing goes wrong");
     f->partitions++;
     simnet_heal(&s->net);
     for (size_t i = 0; i < s->node_count; i++) {

@@ -114,10 +114,13 @@ static void note_value(struct model *m, const struct modelkv *kv)
 {
     size_t k = value_slot(m, kv->value);
     if (m->values[k])
-        world_fail(m->world,
-                   "a request was applied twice, or after it had been refused: value %llu of key "
-                   "k%03u at revision %lld",
-                   (ull)kv->value, kv->key, (long long)kv->mod_revision);
+        world_fail_about(
+            m->world,
+            ABOUT(.value = model_request_of(kv->value), ABOUT_KEY(kv->key),
+                  .revision = (uint64_t)kv->mod_revision),
+            "a request was applied twice, or after it had been refused: value %llu of key "
+            "k%03u at revision %lld",
+            (ull)kv->value, kv->key, (long long)kv->mod_revision);
     m->values[k] = kv->value;
     m->values_count++;
 }
@@ -172,8 +175,11 @@ static void check_numbers(struct model *m, uint64_t node, const struct modelkv *
                                         (before ? before->create_revision : kv->mod_revision) &&
                                     kv->version == (before ? before->version + 1 : 1);
     if (!good)
-        world_fail(m->world, "member %llu: k%03u at revision %lld has wrong generation numbers",
-                   (ull)node, kv->key, (long long)kv->mod_revision);
+        world_fail_about(m->world,
+                         ABOUT(.member = node, .revision = (uint64_t)kv->mod_revision,
+                               .value = model_request_of(kv->value), ABOUT_KEY(kv->key)),
+                         "member %llu: k%03u at revision %lld has wrong generation numbers",
+                         (ull)node, kv->key, (long long)kv->mod_revision);
 }
 
 static void append(struct model *m, uint64_t node, int64_t revision, const struct modelkv *kvs,
@@ -193,8 +199,11 @@ static void append(struct model *m, uint64_t node, int64_t revision, const struc
         }
         check_numbers(m, node, &kvs[i], model_at(m, kvs[i].key, revision));
         if (kvs[i].lease && m->lease_is_over && m->lease_is_over(m->ctx, kvs[i].lease))
-            world_fail(m->world, "k%03u was put at revision %lld with lease %lld, which had ended",
-                       kvs[i].key, (long long)revision, (long long)kvs[i].lease);
+            world_fail_about(m->world,
+                             ABOUT(.member = node, .lease = (uint64_t)kvs[i].lease,
+                                   .value = model_request_of(kvs[i].value), ABOUT_KEY(kvs[i].key)),
+                             "k%03u was put at revision %lld with lease %lld, which had ended",
+                             kvs[i].key, (long long)revision, (long long)kvs[i].lease);
         struct model_history *h = &m->keys[kvs[i].key];
         if (h->count == h->cap) {
             h->cap = h->cap ? 2 * h->cap : 64;
@@ -202,6 +211,11 @@ static void append(struct model *m, uint64_t node, int64_t revision, const struc
         }
         h->at[h->count++] = m->count;
         m->kvs[m->count++] = kvs[i];
+        if (kvs[i].tombstone)
+            NOTE3(m->world, "+revision %r, first on %m: %k is deleted", revision, node, kvs[i].key);
+        else
+            NOTE4(m->world, "+revision %r, first on %m: %k has the value of request %v", revision,
+                  node, kvs[i].key, model_request_of(kvs[i].value));
         if (!kvs[i].tombstone)
             note_value(m, &kvs[i]);
     }
@@ -217,17 +231,20 @@ void model_observe(struct model *m, uint64_t node, int64_t revision, const struc
         return;
     }
     if (revision > m->last)
-        world_fail(m->world, "member %llu applied revision %lld, nobody %lld", (ull)node,
-                   (long long)revision, (long long)m->last + 1);
+        world_fail_about(m->world, ABOUT(.member = node, .revision = (uint64_t)m->last + 1),
+                         "member %llu applied revision %lld, nobody %lld", (ull)node,
+                         (long long)revision, (long long)m->last + 1);
     size_t n;
     const struct modelkv *ours = model_changes(m, revision, &n);
     bool same = n == count;
     for (size_t i = 0; same && i < n; i++)
         same = modelkv_equal(&ours[i], &kvs[i]);
+    NOTE2(m->world, "%m has revision %r too", node, revision);
     if (!same)
-        world_fail(m->world,
-                   "state machine safety: member %llu applied something else as revision %lld",
-                   (ull)node, (long long)revision);
+        world_fail_about(
+            m->world, ABOUT(.member = node, .revision = (uint64_t)revision),
+            "state machine safety: member %llu applied something else as revision %lld", (ull)node,
+            (long long)revision);
 }
 
 /* ---- a whole store ------------------------------------------------------------------------------ */
@@ -245,8 +262,9 @@ enum errc model_compare(struct model *m, uint64_t node, struct mvcc *store, int6
     if (code == ERR_COMPACTED || code == ERR_IO || code == ERR_CORRUPT)
         return code;
     if (code != ERR_OK)
-        world_fail(m->world, "member %llu can't read revision %lld: %s %s", (ull)node,
-                   (long long)revision, errc_text(code), err.message);
+        world_fail_about(m->world, ABOUT(.member = node, .revision = (uint64_t)revision),
+                         "member %llu can't read revision %lld: %s %s", (ull)node,
+                         (long long)revision, errc_text(code), err.message);
     size_t at = 0;
     for (uint32_t key = 0; key < MODEL_KEYS; key++) {
         const struct modelkv *want = model_at(m, key, revision);
@@ -256,13 +274,17 @@ enum errc model_compare(struct model *m, uint64_t node, struct mvcc *store, int6
         if (at < r.count)
             model_take(m, r.kvs[at], &have);
         if (at == r.count || !modelkv_equal(want, &have))
-            world_fail(m->world, "member %llu has k%03u wrong as of revision %lld", (ull)node, key,
-                       (long long)revision);
+            world_fail_about(m->world,
+                             ABOUT(.member = node, .revision = (uint64_t)want->mod_revision,
+                                   .value = model_request_of(want->value), ABOUT_KEY(key)),
+                             "member %llu has k%03u wrong as of revision %lld", (ull)node, key,
+                             (long long)revision);
         at++;
     }
     if (at != r.count)
-        world_fail(m->world, "member %llu has keys as of revision %lld that aren't there",
-                   (ull)node, (long long)revision);
+        world_fail_about(m->world, ABOUT(.member = node, .revision = (uint64_t)revision),
+                         "member %llu has keys as of revision %lld that aren't there", (ull)node,
+                         (long long)revision);
     mvcc_result_free(&r);
     return ERR_OK;
 }

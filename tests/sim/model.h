@@ -47,6 +47,11 @@ void model_free(struct model *m);
 struct bytes model_key(uint32_t key, char text[MODEL_KEY_BYTES + 1]);
 uint32_t model_key_number(struct model *m, struct bytes key);
 uint64_t model_value_number(struct bytes value);
+/* A request may write three values, one after the other; the first names it (clients_new_value()). */
+static inline uint64_t model_request_of(uint64_t value)
+{
+    return value - value % 3;
+}
 void model_take(struct model *m, const struct mvcc_kv *kv, struct modelkv *ret_kv);
 bool modelkv_equal(const struct modelkv *a, const struct modelkv *b);
 

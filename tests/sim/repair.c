@@ -73,7 +73,8 @@ static bool replace_lost(struct admin *a, const struct simnode *at)
 static void on_answer(void *ctx, uint64_t token, const struct simanswer *answer)
 {
     struct admin *a = ctx;
-    TRACE2(&a->sim->world, "out of space: step %llu is answered: %llu", token, answer->code);
+    TRACE2(&a->sim->world, "step %u against the lack of space is answered: %e", token,
+           answer->code);
 }
 
 static void ask(struct admin *a, struct simnode *at, const struct simreq *q)
@@ -96,7 +97,8 @@ static bool make_space(struct admin *a, struct simnode *at)
     }
     uint64_t member = 0;
     apply_each_alarm(replica_apply(at->replica), on_alarm, &member);
-    TRACE2(&s->world, "out of space says n%llu: step %llu", member, a->space_step);
+    TRACE2(&s->world, "=the cluster is out of space, says %m: step %u against it", member,
+           a->space_step);
     switch (a->space_step++ % 4) {
     case 0:
         a->alarms++;
@@ -136,12 +138,13 @@ void repair_check_end(struct admin *a)
         if (!n->replica)
             continue;
         if (apply_alarm_nospace(replica_apply(n->replica)))
-            world_fail(&s->world, "at the end the cluster is out of space on member %llu",
-                       (ull)n->id);
+            world_fail_about(&s->world, ABOUT(.member = n->id),
+                             "at the end the cluster is out of space on member %llu", (ull)n->id);
         for (size_t k = 0; k < s->node_count; k++) {
             if (s->nodes[k]->lost && admin_member(n, s->nodes[k]->id))
-                world_fail(&s->world, "at the end the lost member %llu is still in the cluster",
-                           (ull)s->nodes[k]->id);
+                world_fail_about(&s->world, ABOUT(.member = s->nodes[k]->id, .other = n->id),
+                                 "at the end the lost member %llu is still in the cluster",
+                                 (ull)s->nodes[k]->id);
         }
     }
     if (a->missing || a->learner)

@@ -144,9 +144,8 @@ bool rot_strike(struct simnode *n, struct simrng *rng)
         uint64_t seq = 0;
         bool log = is_segment(l.paths[file], &seq);
         TRACE5(&n->sim->world,
-               "n%llu: its disk rots: 0 bits, 1 zeros, 2 garbage, 3 cut: %llu; of the log %llu "
-               "(segment "
-               "%llu), sector %llu",
+               "!%m: its disk rots: 0 bits, 1 zeros, 2 garbage, 3 cut: %u; in the log %y (segment "
+               "%u), sector %u",
                n->id, how, log, seq, sector);
         n->damaged = true;
         return true;
@@ -181,7 +180,7 @@ static bool flip_value(struct simnode *n, struct simrng *rng, const char *path,
     buf_free(&b);
     if (!at)
         return false;
-    TRACE3(&n->sim->world, "n%llu: the value of k%03llu at revision %llu rots", n->id, kv->key,
+    TRACE3(&n->sim->world, "!%m: the value of %k at revision %r rots", n->id, kv->key,
            kv->mod_revision);
     simdisk_flip(n->disk, path, offset, (unsigned)simrng_below(rng, 8));
     return true;
@@ -231,8 +230,8 @@ bool rot_last_changes(struct simnode *n, struct simrng *rng, int64_t *ret_revisi
         int32_t from = 1 + (int32_t)simrng_below(rng, count - 1);
         if (!delete_rows(n, rev_id(revision, from), rev_id(revision, REV_SUB_MAX)))
             return false;
-        TRACE4(&n->sim->world, "n%llu: of revision %llu only %llu of %llu changes are left", n->id,
-               revision, from, count);
+        TRACE4(&n->sim->world, "!%m: of revision %r only %u of %u changes are left on its disk",
+               n->id, revision, from, count);
         n->damaged = true;
         *ret_revision = revision;
         return true;
@@ -268,8 +267,7 @@ bool rot_log_behind(struct simnode *n, struct simrng *rng, uint64_t segment, uin
             !simdisk_harm(n->disk, l.paths[i], sector, (enum simdisk_damage)simrng_below(rng, 3),
                           rng))
             continue;
-        TRACE3(&n->sim->world, "n%llu: sector %llu of segment %llu of its log rots", n->id, sector,
-               now);
+        TRACE3(&n->sim->world, "!%m: sector %u of segment %u of its log rots", n->id, sector, now);
         n->damaged = true;
         return true;
     }
@@ -281,7 +279,7 @@ bool rot_log_behind(struct simnode *n, struct simrng *rng, uint64_t segment, uin
 bool rot_misdirect(struct simnode *n, struct simrng *rng)
 {
     uint64_t which = 1 + simrng_below(rng, 20);
-    TRACE2(&n->sim->world, "n%llu: the %lluth write from now goes astray", n->id, which);
+    TRACE2(&n->sim->world, "!%m: write number %u from now will go astray", n->id, which);
     simdisk_misdirect_at(n->disk, which);
     n->damaged = n->astray = true;
     return true;
@@ -306,9 +304,10 @@ bool rot_is_loss(struct simnode *n)
 void rot_found(struct simnode *n, const char *where)
 {
     if (!n->damaged)
-        world_fail(&n->sim->world, "member %llu finds damage in %s, but its disk is intact",
-                   (ull)n->id, where);
+        world_fail_about(&n->sim->world, ABOUT(.member = n->id),
+                         "member %llu finds damage in %s, but its disk is intact", (ull)n->id,
+                         where);
     if (!n->refuses)
-        TRACE1(&n->sim->world, "n%llu finds damage", n->id);
+        TRACE1(&n->sim->world, "!%m finds damage", n->id);
     n->refuses = true;
 }

@@ -25,7 +25,7 @@ static void on_signal(int number)
     /* Not what a handler may do in general; it is the last thing that this process does. */
     signal(number, SIG_DFL);
     if (runner_world)
-        world_story(runner_world, STORY_LINES);
+        world_story(runner_world, NULL);
     fprintf(stderr, "VIOLATION: the process got signal %d (%s)\n", number, strsignal(number));
     raise(number);
 }

@@ -71,7 +71,7 @@ static void hung_disk(struct scenario *c, struct simnode *n)
         c->n[0] = n;
         c->term = scenario_raft(n)->term;
         n->hung_until = w->now + HANG;
-        TRACE1(w, "n%llu: the disk hangs", n->id);
+        TRACE1(w, "!%m: its disk hangs", n->id);
         scenario_step(c, 1);
         return;
     case 1:
@@ -79,9 +79,10 @@ static void hung_disk(struct scenario *c, struct simnode *n)
             raft_own_term_committed(scenario_raft(n)))
             scenario_step(c, 2);
         else if (scenario_passed(c) > HUNG_MAX)
-            world_fail(w, "the disk of member %llu hangs for %llu ms, and no other one leads",
-                       (unsigned long long)c->n[0]->id,
-                       (unsigned long long)(scenario_passed(c) / MS));
+            world_fail_about(w, ABOUT(.member = c->n[0]->id),
+                             "the disk of member %llu hangs for %llu ms, and no other one leads",
+                             (unsigned long long)c->n[0]->id,
+                             (unsigned long long)(scenario_passed(c) / MS));
         return;
     default:
         if (c->n[0]->hung_until > w->now)
@@ -364,7 +365,7 @@ void scenario_stop(struct scenario *c)
     if (c->kind == SCENARIO_NONE)
         return;
     c->over = true;
-    TRACE1(&c->sim->world, "scenario: over after %llu rounds", c->rounds);
+    TRACE1(&c->sim->world, "=the scenario is over after %u rounds", c->rounds);
     for (size_t i = 0; i < c->sim->node_count; i++)
         c->sim->nodes[i]->no_restart = false;
 }

@@ -6,7 +6,7 @@
 
 void scenario_step(struct scenario *c, unsigned step)
 {
-    TRACE2(&c->sim->world, "scenario: step %llu (round %llu)", step, c->rounds);
+    TRACE2(&c->sim->world, "=scenario: step %u (round %u)", step, c->rounds);
     c->step = step;
     c->since = c->sim->world.now;
 }

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 
 #include "lib/base/memory.h"
+#include "tests/sim/note.h"
 
 /* The liveness phase: a share of the time, within bounds. By LIVE_AFTER all is available again, in the
  * last part nothing new is asked, and all members become equal. */
@@ -23,6 +24,8 @@ static size_t draw_size(struct world *w)
 static void draw(struct sim *s, const struct sim_options *o)
 {
     world_init(&s->world, o->seed);
+    s->world.print_state = note_state;
+    s->world.state_ctx = s;
     s->world.loud = o->loud;
     faults_draw(&s->faults, s);
     s->initial_count = draw_size(&s->world);

@@ -5,6 +5,7 @@
  *     simnode.h   one member and its machine        simclient.h, simlease.h, simwatch.h   the load
  *     faults.h    what goes wrong                   admin.h   what an operator does
  *     scenario.h  what is made to go wrong      without.h the kinds of it, by name
+ *     trace.h     what happened                 story.h, note.h   what a failure tells of it
  *     rot.h       disks that lie                    repair.h  what he does about it
  *
  * A run has two phases. In the first one faults happen: nothing false may be answered (safety). Then

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "lib/base/memory.h"
+#include "tests/sim/note.h"
 #include "tests/sim/sim.h"
 
 #define TIMEOUT_MS 2500
@@ -151,8 +152,9 @@ uint64_t clients_check_histories(struct clients *c)
         add_hints(c, key, ops, count);
         enum linear_verdict v = linear_check(&m, ops, count, LINEAR_STEPS_MAX, &stuck);
         if (v == LINEAR_NO)
-            world_fail(&c->sim->world, "the history of k%03u is not linearizable (operation %zu)",
-                       key, stuck);
+            world_fail_about(&c->sim->world, ABOUT(ABOUT_KEY(key)),
+                             "the history of k%03u is not linearizable (operation %zu)", key,
+                             stuck);
         undecided += v == LINEAR_GAVE_UP;
     }
     free(ops);
@@ -264,7 +266,7 @@ static void finish(struct simclient *c)
 static void give_up(struct simclient *c)
 {
     c->sim->clients.unknown++;
-    TRACE3(&c->sim->world, "c%llu gives up value %llu, maybe applied %llu", c->number,
+    TRACE3(&c->sim->world, "%c gives up its request %v (it may have taken effect: %y)", c->number,
            c->request.value, c->maybe);
     if (c->maybe)
         record(c, NULL);
@@ -306,7 +308,7 @@ static void on_answer(void *ctx, uint64_t token, const struct simanswer *a)
     if (!c->busy || token != c->token)
         return;
     struct sim *s = c->sim;
-    TRACE5(&s->world, "c%llu <- n%llu: value %llu code %llu revision %llu", c->number, c->node,
+    TRACE5(&s->world, ">%c is answered by %m: request %v %e, at revision %r", c->number, c->node,
            c->request.value, a->code, a->revision);
     if (is_refusal(c, a)) {
         take_refusal(c);
@@ -337,7 +339,7 @@ static void on_timeout(struct world *w, void *ctx, uint64_t token, uint64_t b)
     struct simclient *c = ctx;
     if (!c->busy || token != c->token)
         return;
-    TRACE2(w, "c%llu: no answer to value %llu", c->number, c->request.value);
+    TRACE2(w, "%c gets no answer to its request %v in time", c->number, c->request.value);
     c->maybe = true;
     c->token++;
     try_again(c);
@@ -346,8 +348,7 @@ static void on_timeout(struct world *w, void *ctx, uint64_t token, uint64_t b)
 static void attempt(struct simclient *c)
 {
     c->attempts++;
-    TRACE5(&c->sim->world, "c%llu -> n%llu: kind %llu key %llu value %llu", c->number, c->node,
-           c->request.kind, c->request.key, c->request.value);
+    note_request(c->sim, c->number, c->node, &c->request, c->floor);
     world_after(&c->sim->world, TIMEOUT_MS * MS, on_timeout, c, c->token, 0);
     call_send(c->sim, c->node, &c->request, on_answer, c, c->token);
 }

@@ -88,6 +88,7 @@ bool simdisk_has_failed(const struct simdisk *d); /* an ordered failure came to 
 
 /* What is over `bytes` of simdisk_used() fails with ERR_NO_SPACE; 0: no limit. */
 void simdisk_set_capacity(struct simdisk *d, uint64_t bytes);
+bool simdisk_is_limited(const struct simdisk *d);
 
 /* Syncs of files say that they did, and do nothing, until it is taken back or the power fails: then all
  * since may be lost. */

@@ -90,6 +90,11 @@ void simdisk_lie(struct simdisk *d, bool lies)
     d->lies = lies;
 }
 
+bool simdisk_is_limited(const struct simdisk *d)
+{
+    return d->capacity > 0;
+}
+
 void simdisk_misdirect_at(struct simdisk *d, uint64_t n)
 {
     d->misdirect_at = n;

@@ -1,5 +1,6 @@
 #include "tests/sim/simlease.h"
 
+#include "tests/sim/note.h"
 #include "tests/sim/sim.h"
 
 #define CALL_TIMEOUT_MS 2000
@@ -38,10 +39,11 @@ void leases_revoked(struct leases *l, int64_t id, uint64_t request_id)
         return;
     lease->gone = true;
     l->expired += !lease->revoking;
-    TRACE2(w, "lease %llu ends, revoked by its client %llu", id, lease->revoking);
+    TRACE2(w, "=lease %l ends (its client revoked it: %y)", id, lease->revoking);
     if (!lease->revoking && w->now < lease->sure_until)
-        world_fail(w, "lease %lld expired although it was kept alive until %llu ms later",
-                   (long long)id, (unsigned long long)((lease->sure_until - w->now) / MS));
+        world_fail_about(w, ABOUT(.lease = (uint64_t)id),
+                         "lease %lld expired although it was kept alive until %llu ms later",
+                         (long long)id, (unsigned long long)((lease->sure_until - w->now) / MS));
 }
 
 static void extend(struct lease *lease, uint64_t until)
@@ -85,6 +87,7 @@ static void on_granted(void *ctx, uint64_t token, const struct simanswer *a)
     struct holder *h = ctx;
     if (!h->lease || token != h->token)
         return;
+    NOTE3(&h->sim->world, "%m answers the grant of lease %l: %e", h->node, h->lease->id, a->code);
     if (a->code != ERR_OK) {
         abandon(h);
         return;
@@ -116,11 +119,14 @@ static void on_renewed(void *ctx, uint64_t token, const struct simanswer *a)
     struct holder *h = ctx;
     if (!h->lease || token != h->token)
         return;
+    NOTE4(&h->sim->world, "%m answers the renewal of lease %l: %e, %u s", h->node, h->lease->id,
+          a->code, a->ttl);
     if (a->code == ERR_OK && a->ttl > 0) {
         h->sim->leases.renewed++;
         if (h->lease->gone)
-            world_fail(&h->sim->world, "lease %lld was renewed after its end",
-                       (long long)h->lease->id);
+            world_fail_about(&h->sim->world,
+                             ABOUT(.lease = (uint64_t)h->lease->id, .member = h->node),
+                             "lease %lld was renewed after its end", (long long)h->lease->id);
         extend(h->lease, h->asked_at + surely(h->sim, a->ttl));
         step_after(h, (uint64_t)a->ttl * 1000 / 3);
     } else if (a->code == ERR_LEASE_NOT_FOUND) {
@@ -143,6 +149,7 @@ static void ask(struct holder *h, const struct simreq *q, simcall_done done)
 {
     step_after(h, CALL_TIMEOUT_MS); /* unless the answer comes before */
     h->asked_at = h->sim->world.now;
+    note_lease_request(h->sim, h->node, q);
     call_send(h->sim, h->node, q, done, h, h->token);
 }
 
@@ -276,20 +283,24 @@ static void check_left(void *ctx, int64_t id)
     const struct lease *lease = find(l, id);
     uint64_t now = l->sim->world.now;
     if (!lease)
-        world_fail(&l->sim->world, "a lease that nobody granted: %lld", (long long)id);
+        world_fail_about(&l->sim->world, ABOUT(.lease = (uint64_t)id, .member = left->node),
+                         "a lease that nobody granted: %lld", (long long)id);
     if (lease->gone)
-        world_fail(&l->sim->world, "member %llu has lease %lld, which was revoked",
-                   (unsigned long long)left->node, (long long)id);
+        world_fail_about(&l->sim->world, ABOUT(.lease = (uint64_t)id, .member = left->node),
+                         "member %llu has lease %lld, which was revoked",
+                         (unsigned long long)left->node, (long long)id);
     if (lease->lasting && lease->granted &&
         surely_spent(l, lease) > (uint64_t)lease->ttl * SECOND + 2 * SECOND)
-        world_fail(&l->sim->world, "lease %lld (%lld s) has lived for %llu s of leadership",
-                   (long long)id, (long long)lease->ttl,
-                   (unsigned long long)(surely_spent(l, lease) / SECOND));
+        world_fail_about(&l->sim->world, ABOUT(.lease = (uint64_t)id, .member = left->node),
+                         "lease %lld (%lld s) has lived for %llu s of leadership", (long long)id,
+                         (long long)lease->ttl,
+                         (unsigned long long)(surely_spent(l, lease) / SECOND));
     if (!lease->lasting && lease->abandoned_at &&
         now > lease->abandoned_at + (uint64_t)lease->ttl * SECOND + EXPIRY_SLACK)
-        world_fail(&l->sim->world, "lease %lld (%lld s) was abandoned %llu ms ago and is there",
-                   (long long)id, (long long)lease->ttl,
-                   (unsigned long long)((now - lease->abandoned_at) / MS));
+        world_fail_about(&l->sim->world, ABOUT(.lease = (uint64_t)id, .member = left->node),
+                         "lease %lld (%lld s) was abandoned %llu ms ago and is there",
+                         (long long)id, (long long)lease->ttl,
+                         (unsigned long long)((now - lease->abandoned_at) / MS));
 }
 
 /* No key outlives its lease. */
@@ -299,8 +310,10 @@ static void check_keys(struct leases *l, struct simnode *n)
     for (uint32_t key = 0; key < MODEL_KEYS; key++) {
         const struct modelkv *kv = model_at(m, key, m->last);
         if (kv && kv->lease && !lessor_exists(replica_lessor(n->replica), kv->lease))
-            world_fail(&l->sim->world, "k%03u has lease %lld, which member %llu doesn't have", key,
-                       (long long)kv->lease, (unsigned long long)n->id);
+            world_fail_about(&l->sim->world,
+                             ABOUT(.lease = (uint64_t)kv->lease, .member = n->id, ABOUT_KEY(key)),
+                             "k%03u has lease %lld, which member %llu doesn't have", key,
+                             (long long)kv->lease, (unsigned long long)n->id);
     }
 }
 

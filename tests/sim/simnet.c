@@ -6,11 +6,13 @@
 
 #include "daemon/peer/codec.h"
 #include "lib/base/memory.h"
+#include "tests/sim/note.h"
 #include "tests/sim/sim.h"
 
 struct packet {
     uint64_t from, to, epoch;
-    bool damaged, again; /* again: a duplicate */
+    uint64_t first, last; /* entries in it, 0: none */
+    bool damaged, again;  /* again: a duplicate */
     size_t size;
     uint8_t data[];
 };
@@ -56,6 +58,11 @@ void simnet_send(struct replica_transport *t, const struct raft_message *m)
     if (b->n == 0)
         codec_batch_begin(b, SIM_CLUSTER_ID, n->id);
     codec_batch_add(b, m);
+    if (m->type == RAFT_MSG_APPEND && m->entry_count > 0) {
+        if (!n->outbox_entries[m->to].first)
+            n->outbox_entries[m->to].first = m->index + 1;
+        n->outbox_entries[m->to].last = m->index + m->entry_count;
+    }
 }
 
 static void on_unreachable(struct world *w, void *ctx, uint64_t id, uint64_t boot)
@@ -73,7 +80,7 @@ static void on_gone(struct world *w, void *ctx, uint64_t id, uint64_t boot)
     struct simnode *n = ctx;
     if (!simnode_awake(n, on_gone, id, boot))
         return;
-    TRACE2(w, "n%llu: connection to %llu is reset", n->id, id);
+    TRACE2(w, "%m: its connection to %m is reset", n->id, id);
     replica_peer_gone(n->replica, id);
     simnode_settle(n);
 }
@@ -85,8 +92,13 @@ static void post(struct simnet *net, const struct packet *p)
     struct link *l = &net->links[p->from][p->to];
     const struct faults *f = &net->sim->faults;
     bool calm = net->sim->calm;
-    if (l->cut || (!calm && simrng_chance(&net->rng, f->loss_percent)))
+    if (l->cut || (!calm && simrng_chance(&net->rng, f->loss_percent))) {
+        note_lost(net->sim,
+                  l->cut ? ">entries %i to %j from %m to %m are lost: the link is cut"
+                         : ">entries %i to %j from %m to %m are lost on the way",
+                  p->from, p->to, p->first, p->last);
         return;
+    }
     struct packet *copy = xmalloc(sizeof(*copy) + p->size);
     memcpy(copy, p, sizeof(*copy) + p->size);
     copy->epoch = l->epoch;
@@ -110,7 +122,14 @@ static void flush_to(struct simnode *n, uint64_t to)
     struct buf *b = &n->outbox[to];
     codec_batch_end(b);
     struct packet *p = xmalloc(sizeof(*p) + b->n);
-    *p = (struct packet){.from = n->id, .to = to, .size = b->n};
+    *p = (struct packet){
+        .from = n->id,
+        .to = to,
+        .size = b->n,
+        .first = n->outbox_entries[to].first,
+        .last = n->outbox_entries[to].last,
+    };
+    n->outbox_entries[to].first = 0;
     memcpy(p->data, b->p, b->n);
     b->n = 0;
     net->sent++;
@@ -141,7 +160,7 @@ static void hand_over(struct simnode *n, const struct packet *p)
     if (p->damaged) {
         if (batch)
             world_fail(w, "a damaged batch passed its checksum");
-        TRACE2(w, "n%llu got a damaged batch from %llu", n->id, p->from);
+        TRACE2(w, "!%m gets a damaged packet of %m, and drops it", n->id, p->from);
         simnet_reset(&n->sim->net, p->from, p->to);
         return;
     }
@@ -151,9 +170,7 @@ static void hand_over(struct simnode *n, const struct packet *p)
         struct raft_message m;
         if (codec_from_wire(batch->messages[i], &m) != ERR_OK)
             world_fail(w, "a member sent a message that can't be decoded");
-        TRACE5(w, "n%llu <- n%llu: type %llu term %llu index %llu", n->id, m.from, m.type, m.term,
-               m.index);
-        world_mix(w, m.commit ^ m.entry_count << 40 ^ (uint64_t)m.reject << 60);
+        note_message(n, &m);
         /* No transport repeats a proposal: one without a session would be applied twice. */
         if (!p->again || m.type != RAFT_MSG_PROPOSE)
             replica_receive(n->replica, &m);
@@ -176,6 +193,11 @@ static void on_arrival(struct world *w, void *ctx, uint64_t a, uint64_t b)
     if (n->replica && !l->cut && l->epoch == p->epoch) {
         net->delivered++;
         hand_over(n, p);
+    } else {
+        note_lost(net->sim,
+                  n->replica ? ">entries %i to %j from %m to %m are lost with the connection"
+                             : ">entries %i to %j from %m to %m arrive nowhere: it is down",
+                  p->from, p->to, p->first, p->last);
     }
     free(p);
 }
@@ -211,7 +233,7 @@ void simnet_drop_all(struct simnode *n)
 {
     snapstream_drop(n);
     for (size_t i = 0; i < NODE_LINKS_MAX; i++)
-        n->outbox[i].n = 0;
+        n->outbox[i].n = n->outbox_entries[i].first = 0;
 }
 
 void simnet_cut(struct simnet *net, uint64_t from, uint64_t to, bool cut)

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "lib/base/memory.h"
+#include "tests/sim/note.h"
 #include "tests/sim/sim.h"
 #include "tests/sim/simcall.h"
 
@@ -90,7 +91,7 @@ static void may_die(struct simnode *n)
 {
     if (n->die_at == 0 || --n->die_at > 0 || !n->replica)
         return;
-    TRACE1(&n->sim->world, "n%llu is killed in the middle of something", n->id);
+    TRACE1(&n->sim->world, "!%m is killed in the middle of something", n->id);
     n->killed = true;
     simdisk_power_off(n->disk);
 }
@@ -183,10 +184,20 @@ static void on_grace_over(struct world *w, void *ctx, uint64_t a, uint64_t b)
         simnode_remove(n);
 }
 
+/* What was ordered with simdisk_fail_at() came to pass. */
+static void note_failure(struct simnode *n)
+{
+    bool failed = simdisk_has_failed(n->disk);
+    if (failed && !n->disk_failed)
+        NOTE1(&n->sim->world, "!%m: the disk has failed an operation, as ordered", n->id);
+    n->disk_failed = failed;
+}
+
 void simnode_settle(struct simnode *n)
 {
     if (!n->replica)
         return;
+    note_failure(n);
     if (!n->fatal && !n->refuses && !simdisk_is_off(n->disk)) {
         check_node(n);
         scenario_look(n);
@@ -200,12 +211,12 @@ void simnode_settle(struct simnode *n)
     }
     struct sim *s = n->sim;
     if (n->fatal && !simdisk_is_off(n->disk)) {
-        TRACE2(&s->world, "n%llu ends: error %llu", n->id, n->fatal_code);
+        TRACE2(&s->world, "!%m ends itself: %e", n->id, n->fatal_code);
         if (n->fatal_code == ERR_CORRUPT)
             rot_found(n, n->fatal_text);
         else if (n->fatal_code != ERR_IO) /* a full disk is no reason to end */
-            world_fail(&s->world, "member %llu ended: %s", (unsigned long long)n->id,
-                       n->fatal_text);
+            world_fail_about(&s->world, ABOUT(.member = n->id), "member %llu ended: %s",
+                             (unsigned long long)n->id, n->fatal_text);
     }
     if (n->refuses)
         simnode_lose(n);
@@ -227,7 +238,7 @@ static void on_space(void *ctx, bool shortage, const char *text)
 {
     struct simnode *n = ctx;
     (void)text;
-    TRACE2(&n->sim->world, "n%llu lacks space: %llu", n->id, shortage);
+    TRACE2(&n->sim->world, "!%m lacks space: %y", n->id, shortage);
 }
 
 static void on_removed(void *ctx)
@@ -239,7 +250,10 @@ static void on_removed(void *ctx)
 static void on_leader(void *ctx, uint64_t leader, uint64_t term, bool self)
 {
     struct simnode *n = ctx;
-    TRACE4(&n->sim->world, "n%llu says: leader %llu term %llu%.0llu", n->id, leader, term, self);
+    if (leader)
+        TRACE4(&n->sim->world, "=%m takes %m for the leader of term %t", n->id, leader, term, self);
+    else
+        TRACE2(&n->sim->world, "=%m knows no leader in term %t", n->id, term);
     may_die(n);
 }
 
@@ -308,6 +322,7 @@ struct simnode *simnode_new(struct sim *s, uint64_t id, bool join)
     n->clock_mono = between(n, SECOND, 1000 * SECOND);
     n->clock_at = s->world.now;
     n->disk = simdisk_new(simrng_next(&n->rng));
+    simdisk_set_hook(n->disk, note_disk, n);
     n->vfs = simvfs_new(n->name, simdisk_disk(n->disk), &n->env);
     n->transport = (struct replica_transport){simnet_send, simnet_members};
     simworker_init(&n->log);
@@ -370,7 +385,7 @@ static bool failed_to_open(struct simnode *n, enum errc code, const struct error
 {
     struct sim *s = n->sim;
     bool off = simdisk_is_off(n->disk);
-    TRACE3(&s->world, "n%llu did not start: error %llu, power off %llu", n->id, code, off);
+    TRACE3(&s->world, "!%m did not start: %e (its power went off: %y)", n->id, code, off);
     if (rot_is_loss(n)) { /* while it opened its log */
         simnode_lose(n);
         return false;
@@ -382,8 +397,8 @@ static bool failed_to_open(struct simnode *n, enum errc code, const struct error
     }
     /* In quiet times a disk has no error left: what calls damage one can't be repaired. */
     if (!off && ((code != ERR_IO && code != ERR_NO_SPACE) || (code == ERR_IO && s->calm)))
-        world_fail(&s->world, "member %llu can't start: %s: %s", (unsigned long long)n->id,
-                   errc_text(code), err->message);
+        world_fail_about(&s->world, ABOUT(.member = n->id), "member %llu can't start: %s: %s",
+                         (unsigned long long)n->id, errc_text(code), err->message);
     reset_machine(n, off && simrng_chance(&n->rng, 50));
     restart_later(n);
     return false;
@@ -397,7 +412,7 @@ bool simnode_start(struct simnode *n)
     char note[512] = "";
     struct error err = {0};
     fill_config(n, &config, members);
-    TRACE2(&s->world, "n%llu starts, life %llu", n->id, n->boot);
+    TRACE2(&s->world, "!%m starts (its life number %u)", n->id, n->boot);
     faults_before_start(n);
     enum errc code = replica_open(&config, &n->replica, note, &err);
     if (code != ERR_OK) {
@@ -405,7 +420,7 @@ bool simnode_start(struct simnode *n)
         return failed_to_open(n, code, &err);
     }
     if (note[0])
-        TRACE1(&s->world, "n%llu cut a torn tail", n->id);
+        TRACE1(&s->world, "!%m found a torn end of its log and cut it off", n->id);
     simnode_after(n, between(n, 1, s->faults.tick_ms) * MS, on_tick, 0);
     check_started(n);
     simnode_settle(n);
@@ -415,11 +430,13 @@ bool simnode_start(struct simnode *n)
 void simnode_crash(struct simnode *n, bool power)
 {
     struct sim *s = n->sim;
-    TRACE4(&s->world, "n%llu crashes, power lost %llu (life %llu, disk call %llu)", n->id, power,
-           n->boot, simdisk_calls(n->disk));
+    TRACE4(&s->world,
+           power ? "!%m loses its power: what isn't synced may be gone (life %u, disk call %u)"
+                 : "!%m dies, its page cache stays (life %u, disk call %u)",
+           n->id, n->boot, simdisk_calls(n->disk), power);
     bool loss = !n->gone && rot_is_loss(n);
     if (loss) {
-        TRACE1(&s->world, "n%llu: a log's write went astray, and nothing vouches for it", n->id);
+        TRACE1(&s->world, "!%m: a log's write went astray, and nothing vouches for it", n->id);
         n->gone = n->lost = true;
     }
     simdisk_power_off(n->disk);
@@ -440,7 +457,7 @@ void simnode_crash(struct simnode *n, bool power)
 
 void simnode_stop(struct simnode *n)
 {
-    TRACE2(&n->sim->world, "n%llu is told to stop (life %llu)", n->id, n->boot);
+    TRACE2(&n->sim->world, "!%m is told to stop, in order (life %u)", n->id, n->boot);
     check_stopped(n);
     simnet_drop_all(n);
     n->store.eager = true;
@@ -455,14 +472,14 @@ void simnode_stop(struct simnode *n)
 
 void simnode_remove(struct simnode *n)
 {
-    TRACE1(&n->sim->world, "n%llu was removed", n->id);
+    TRACE1(&n->sim->world, "!%m was removed from the cluster, and ends for good", n->id);
     n->gone = true;
     simnode_crash(n, false);
 }
 
 void simnode_lose(struct simnode *n)
 {
-    TRACE1(&n->sim->world, "n%llu: its disk is gone", n->id);
+    TRACE1(&n->sim->world, "!%m: its disk is lost", n->id);
     n->gone = n->lost = true;
     n->refuses = false;
     simnode_crash(n, true);
@@ -470,6 +487,6 @@ void simnode_lose(struct simnode *n)
 
 void simnode_pause(struct simnode *n, uint64_t ns)
 {
-    TRACE2(&n->sim->world, "n%llu is paused for %llu us", n->id, ns / 1000);
+    TRACE2(&n->sim->world, "!%m is paused for %d", n->id, ns);
     n->paused_until = n->sim->world.now + ns;
 }

@@ -42,9 +42,11 @@ struct simnode {
 
     struct replica_transport transport;
     struct buf outbox[NODE_LINKS_MAX]; /* a batch for each member, to be flushed after the turn */
-    uint64_t outbox_ids[NODE_LINKS_MAX];
-    struct replica *replica; /* NULL: down */
-    uint64_t boot;           /* lives so far */
+    struct {
+        uint64_t first, last;
+    } outbox_entries[NODE_LINKS_MAX]; /* in the batch, 0: none */
+    struct replica *replica;          /* NULL: down */
+    uint64_t boot;                    /* lives so far */
     uint64_t paused_until;
     bool join;                         /* was added to a running cluster */
     bool fatal, removed, leaves, gone; /* leaves: removed, and about to end */
@@ -57,6 +59,7 @@ struct simnode {
     bool was_voter, replaced; /* repair.h */
     uint64_t rest_ns;         /* it stays down so long after its next crash, 0: as drawn */
     uint64_t die_at;          /* at so many calls of what its replica says, 0: not */
+    bool disk_failed;         /* an error that was ordered has struck, and is noted */
     bool killed;              /* that came: the process is gone, the power stays */
     char fatal_text[512];
     uint64_t fatal_code;
@@ -73,7 +76,7 @@ struct simnode {
     size_t terms_cap;
     uint64_t last_checked, last_term_checked;
     int64_t revision_seen;
-    uint64_t term_seen;
+    uint64_t term_seen, persisted_seen;
 };
 
 struct simnode *simnode_new(struct sim *s, uint64_t id, bool join);

@@ -43,11 +43,17 @@ static void check_prev(struct simwatch *t, const struct seen *e, int64_t compact
     const struct modelkv *want =
         t->prev_kv ? model_at(&t->sim->model, e->kv.key, e->kv.mod_revision - 1) : NULL;
     if (e->has_prev && (!want || !modelkv_equal(want, &e->prev)))
-        world_fail(w, "watch %zu: k%03u at revision %lld has a wrong prev_kv", t->number, e->kv.key,
-                   (long long)e->kv.mod_revision);
+        world_fail_about(w,
+                         ABOUT(.watch = t->number, .member = t->node,
+                               .revision = (uint64_t)e->kv.mod_revision, ABOUT_KEY(e->kv.key)),
+                         "watch %zu: k%03u at revision %lld has a wrong prev_kv", t->number,
+                         e->kv.key, (long long)e->kv.mod_revision);
     if (want && !e->has_prev && e->kv.mod_revision - 1 >= compacted)
-        world_fail(w, "watch %zu: k%03u at revision %lld has no prev_kv", t->number, e->kv.key,
-                   (long long)e->kv.mod_revision);
+        world_fail_about(w,
+                         ABOUT(.watch = t->number, .member = t->node,
+                               .revision = (uint64_t)e->kv.mod_revision, ABOUT_KEY(e->kv.key)),
+                         "watch %zu: k%03u at revision %lld has no prev_kv", t->number, e->kv.key,
+                         (long long)e->kv.mod_revision);
 }
 
 /* The events must be all that the model has from t->next to d->revision. */
@@ -57,8 +63,9 @@ static void check_events(struct simwatch *t, const struct delivery *d)
     struct world *w = &t->sim->world;
     size_t at = 0;
     if (d->revision > m->last)
-        world_fail(w, "watch %zu: nobody has applied revision %lld", t->number,
-                   (long long)d->revision);
+        world_fail_about(
+            w, ABOUT(.watch = t->number, .member = t->node, .revision = (uint64_t)d->revision),
+            "watch %zu: nobody has applied revision %lld", t->number, (long long)d->revision);
     for (int64_t r = t->next; r <= d->revision; r++) {
         size_t count;
         const struct modelkv *kvs = model_changes(m, r, &count);
@@ -66,18 +73,25 @@ static void check_events(struct simwatch *t, const struct delivery *d)
             if (!concerns(t, &kvs[i]))
                 continue;
             if (at == d->count || !modelkv_equal(&kvs[i], &d->events[at].kv))
-                world_fail(w,
-                           "watch %zu [k%03u, k%03u) from %lld to %lld: the change of k%03u at "
-                           "revision %lld is missing or out of order",
-                           t->number, t->first, t->end, (long long)t->next, (long long)d->revision,
-                           kvs[i].key, (long long)r);
+                world_fail_about(
+                    w,
+                    ABOUT(.watch = t->number, .member = t->node, .revision = (uint64_t)r,
+                          ABOUT_KEY(kvs[i].key)),
+                    "watch %zu [k%03u, k%03u) from %lld to %lld: the change of k%03u at "
+                    "revision %lld is missing or out of order",
+                    t->number, t->first, t->end, (long long)t->next, (long long)d->revision,
+                    kvs[i].key, (long long)r);
             check_prev(t, &d->events[at++], d->floor);
         }
     }
     if (at != d->count)
-        world_fail(w, "watch %zu from %lld to %lld: an event of revision %lld too many", t->number,
-                   (long long)t->next, (long long)d->revision,
-                   (long long)d->events[at].kv.mod_revision);
+        world_fail_about(w,
+                         ABOUT(.watch = t->number, .member = t->node,
+                               .revision = (uint64_t)d->events[at].kv.mod_revision,
+                               ABOUT_KEY(d->events[at].kv.key)),
+                         "watch %zu from %lld to %lld: an event of revision %lld too many",
+                         t->number, (long long)t->next, (long long)d->revision,
+                         (long long)d->events[at].kv.mod_revision);
 }
 
 static void on_delivery(struct world *w, void *ctx, uint64_t a, uint64_t b)
@@ -87,14 +101,19 @@ static void on_delivery(struct world *w, void *ctx, uint64_t a, uint64_t b)
     struct simwatch *t = d->watch;
     if (d->connection == t->connection) {
         if (d->compacted >= 0) {
-            TRACE2(w, "watch %llu is cancelled: compacted at %llu", t->number, d->compacted);
+            TRACE2(w, "=watch %w is cancelled: the history is compacted up to %u", t->number,
+                   d->compacted);
             if (d->compacted && d->compacted < t->next)
-                world_fail(w, "watch %zu was cancelled for compaction %lld, but it is at %lld",
-                           t->number, (long long)d->compacted, (long long)t->next);
+                world_fail_about(w, ABOUT(.watch = t->number, .member = t->node),
+                                 "watch %zu was cancelled for compaction %lld, but it is at %lld",
+                                 t->number, (long long)d->compacted, (long long)t->next);
             if (d->compacted) /* else its disk failed: another member has the history */
                 t->next = d->compacted;
             reconnect_after(t, 20);
         } else {
+            if (d->count > 0 || d->revision >= t->next)
+                NOTE4(w, "watch %w is given revisions %r to %s, with %u events", t->number, t->next,
+                      d->revision, d->count);
             check_events(t, d);
             t->sim->watches.events += d->count;
             t->sim->watches.progress += d->count == 0;
@@ -132,12 +151,13 @@ static void post(struct simwatch *t, struct delivery *d)
 
 static void on_resume(struct world *w, void *ctx, uint64_t connection, uint64_t b)
 {
-    (void)w, (void)b;
+    (void)b;
     struct simwatch *t = ctx;
     struct simnode *n = sim_node(t->sim, t->node);
     if (connection != t->connection || !t->watcher || !t->paused || n->boot != t->boot)
         return;
     t->paused = false;
+    NOTE2(w, "watch %w takes what %m has for it again", t->number, t->node);
     watch_resume(t->watcher);
     simnode_wake(n);
     simnode_settle(n);
@@ -160,6 +180,7 @@ static bool on_events(void *ctx, struct watcher *watcher, const struct watch_eve
     if (!simrng_chance(&t->sim->watches.rng, t->sim->faults.slow_watch_percent))
         return true;
     t->paused = true;
+    NOTE2(&t->sim->world, "watch %w takes nothing more of %m for a while", t->number, t->node);
     uint64_t pause = simrng_below(&t->sim->watches.rng, t->sim->calm ? 100 * MS : 2 * SECOND);
     world_after(&t->sim->world, pause, on_resume, t, t->connection, 0);
     return false;
@@ -266,7 +287,8 @@ static void connect(struct world *w, void *ctx, uint64_t connection, uint64_t b)
     };
     if (t->end > t->first + 1)
         spec.range.end = model_key(t->end, keys[1]);
-    TRACE3(w, "watch %llu goes to n%llu from %llu", t->number, n->id, t->next);
+    TRACE3(w, "=watch %w connects to %m and asks for all from revision %u on", t->number, n->id,
+           t->next);
     t->boot = n->boot;
     t->watcher = watch_start(replica_watch_hub(n->replica), &spec,
                              &(struct watch_consumer){on_events, on_compacted}, t);
@@ -334,10 +356,13 @@ void watches_check_end(struct watches *all)
     struct sim *s = all->sim;
     for (size_t i = 0; i < all->count; i++) {
         if (!has_all(&all->all[i]))
-            world_fail(&s->world,
-                       "at the end watch %zu has seen all below %lld, the cluster is at "
-                       "%lld",
-                       all->all[i].number, (long long)all->all[i].next, (long long)s->model.last);
+            world_fail_about(&s->world,
+                             ABOUT(.watch = all->all[i].number, .member = all->all[i].node,
+                                   .revision = (uint64_t)all->all[i].next),
+                             "at the end watch %zu has seen all below %lld, the cluster is at "
+                             "%lld",
+                             all->all[i].number, (long long)all->all[i].next,
+                             (long long)s->model.last);
     }
 }
 

@@ -63,7 +63,7 @@ static void give_up(struct snapstream *t)
     if (n) {
         struct replica_snapshot *source = t->source;
         t->source = NULL;
-        TRACE2(&t->sim->world, "n%llu: snapshot to %llu failed", t->from, t->to);
+        TRACE2(&t->sim->world, "=%m: its snapshot for %m did not get through", t->from, t->to);
         replica_snapshot_sent(source, false);
         simnode_settle(n);
     }
@@ -155,7 +155,7 @@ static void arrive_ack(struct snapstream *t)
     if (t->last) {
         struct replica_snapshot *source = t->source;
         t->source = NULL;
-        TRACE2(&t->sim->world, "n%llu: snapshot to %llu is there", t->from, t->to);
+        TRACE2(&t->sim->world, "=%m: its snapshot for %m is all there", t->from, t->to);
         replica_snapshot_sent(source, true);
     } else {
         replica_snapshot_next(t->source, on_read, t);
@@ -184,11 +184,13 @@ static void on_stored(void *ctx, enum errc code)
     t->receiving = false;
     n->receiving = NULL;
     if (code == ERR_OK && t->damaged)
-        world_fail(&t->sim->world, "member %llu took a snapshot that was damaged on its way",
-                   (unsigned long long)t->to);
+        world_fail_about(&t->sim->world, ABOUT(.member = t->to, .other = t->from),
+                         "member %llu took a snapshot that was damaged on its way",
+                         (unsigned long long)t->to);
     if (code == ERR_CORRUPT && !t->damaged && !sim_node(t->sim, t->from)->damaged && !n->damaged)
-        world_fail(&t->sim->world, "member %llu finds the snapshot of the intact %llu damaged",
-                   (unsigned long long)t->to, (unsigned long long)t->from);
+        world_fail_about(&t->sim->world, ABOUT(.member = t->to, .other = t->from),
+                         "member %llu finds the snapshot of the intact %llu damaged",
+                         (unsigned long long)t->to, (unsigned long long)t->from);
     if (code != ERR_OK)
         replica_receive_snapshot_abort(n->replica);
     pass(t, t->to, t->from, code == ERR_OK ? arrive_ack : arrive_refusal);
@@ -210,8 +212,8 @@ static void arrive_announcement(struct snapstream *t)
     if (!n->replica)
         return;
     enum errc code = replica_receive_snapshot_begin(n->replica, &t->message);
-    TRACE4(&t->sim->world, "n%llu: snapshot from %llu at %llu: %llu", t->to, t->from,
-           t->message.snapshot_index, code);
+    TRACE4(&t->sim->world, "=%m is offered a snapshot by %m, of all up to entry %u: %e", t->to,
+           t->from, t->message.snapshot_index, code);
     if (code == ERR_OK) {
         t->receiving = true;
         t->to_boot = n->boot;
@@ -242,7 +244,8 @@ static void on_begin(struct world *w, void *ctx, uint64_t to, uint64_t boot)
         t->message = m;
         list_init(&t->link);
         list_append(&n->sim->net.streams, &t->link);
-        TRACE3(w, "n%llu: snapshot to %llu at %llu", n->id, to, m.snapshot_index);
+        TRACE3(w, "=%m begins to send %m a snapshot of all up to entry %u", n->id, to,
+               m.snapshot_index);
         t->events++;
         world_after(w, STALL_MS * MS, on_stall, t, 0, 0);
         pass(t, t->from, t->to, arrive_announcement);

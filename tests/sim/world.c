@@ -9,7 +9,8 @@
 
 void world_init(struct world *w, uint64_t seed)
 {
-    *w = (struct world){.seed = seed, .hash = seed};
+    /* It comes zeroed, as a part of struct sim: its trace is too large to be copied. */
+    w->seed = w->hash = seed;
     w->rng = world_rng(w, 0);
 }
 
@@ -32,40 +33,33 @@ static bool before(const struct world_event *a, const struct world_event *b)
     return a->at != b->at ? a->at < b->at : a->seq < b->seq;
 }
 
-static void swap(struct world_event *a, struct world_event *b)
-{
-    struct world_event t = *a;
-    *a = *b;
-    *b = t;
-}
-
 void world_after(struct world *w, uint64_t delay, world_fn fn, void *ctx, uint64_t a, uint64_t b)
 {
     if (w->count == w->cap) {
         w->cap = w->cap ? 2 * w->cap : 256;
         w->heap = xrealloc(w->heap, w->cap * sizeof(*w->heap));
     }
+    struct world_event e = {w->now + delay, w->seq++, fn, ctx, a, b};
     size_t i = w->count++;
-    w->heap[i] = (struct world_event){w->now + delay, w->seq++, fn, ctx, a, b};
-    for (; i > 0 && before(&w->heap[i], &w->heap[(i - 1) / 2]); i = (i - 1) / 2)
-        swap(&w->heap[i], &w->heap[(i - 1) / 2]);
+    for (; i > 0 && before(&e, &w->heap[(i - 1) / 2]); i = (i - 1) / 2)
+        w->heap[i] = w->heap[(i - 1) / 2];
+    w->heap[i] = e;
 }
 
 static struct world_event pop(struct world *w)
 {
-    struct world_event first = w->heap[0];
-    w->heap[0] = w->heap[--w->count];
-    for (size_t i = 0;;) {
-        size_t least = i, left = 2 * i + 1;
-        for (size_t k = left; k < left + 2 && k < w->count; k++) {
-            if (before(&w->heap[k], &w->heap[least]))
-                least = k;
-        }
-        if (least == i)
-            return first;
-        swap(&w->heap[i], &w->heap[least]);
+    struct world_event first = w->heap[0], last = w->heap[--w->count];
+    size_t i = 0;
+    for (size_t least = 1; least < w->count; least = 2 * i + 1) {
+        if (least + 1 < w->count && before(&w->heap[least + 1], &w->heap[least]))
+            least++;
+        if (!before(&w->heap[least], &last))
+            break;
+        w->heap[i] = w->heap[least];
         i = least;
     }
+    w->heap[i] = last;
+    return first;
 }
 
 bool world_step(struct world *w, uint64_t until)
@@ -89,44 +83,42 @@ void world_mix(struct world *w, uint64_t v)
     w->hash = simrng_next(&r);
 }
 
-static void print_line(const struct world_line *l)
+static const struct trace_line *keep(struct world *w, const char *format,
+                                     const uint64_t args[TRACE_ARGS])
 {
-    char text[512];
-    const uint64_t *a = l->args;
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wformat-nonliteral"
-#pragma GCC diagnostic ignored "-Wformat-security"
-    snprintf(text, sizeof(text), l->format, (unsigned long long)a[0], (unsigned long long)a[1],
-             (unsigned long long)a[2], (unsigned long long)a[3], (unsigned long long)a[4]);
-#pragma GCC diagnostic pop
-    fprintf(stderr, "%3llu.%06llu %s\n", (unsigned long long)(l->at / SECOND),
-            (unsigned long long)(l->at % SECOND / 1000), text);
+    const struct trace_line *l = trace_add(&w->trace, w->now, format, args);
+    if (w->loud)
+        story_print_line(&w->trace, l, stderr);
+    return l;
 }
 
 void world_trace(struct world *w, const char *format, uint64_t a, uint64_t b, uint64_t c,
                  uint64_t d, uint64_t e)
 {
-    struct world_line *l = &w->ring[w->lines++ % WORLD_RING];
-    *l = (struct world_line){w->now, format, {a, b, c, d, e}};
+    const struct trace_line *l = keep(w, format, (const uint64_t[TRACE_ARGS]){a, b, c, d, e});
     uint64_t h = w->now;
-    for (size_t i = 0; i < WORLD_ARGS; i++)
+    for (size_t i = 0; i < TRACE_ARGS; i++)
         h = (h ^ l->args[i]) * 1099511628211ull;
     world_mix(w, h ^ (uint64_t)(unsigned char)format[0]);
-    if (w->loud)
-        print_line(l);
 }
 
-void world_story(const struct world *w, size_t count)
+void world_note(struct world *w, const char *format, uint64_t a, uint64_t b, uint64_t c, uint64_t d,
+                uint64_t e)
 {
-    uint64_t have = w->lines < WORLD_RING ? w->lines : WORLD_RING;
-    for (uint64_t i = have < count ? have : count; i > 0; i--)
-        print_line(&w->ring[(w->lines - i) % WORLD_RING]);
+    keep(w, format, (const uint64_t[TRACE_ARGS]){a, b, c, d, e});
 }
 
-void world_fail(struct world *w, const char *format, ...)
+void world_story(const struct world *w, const struct about *about)
+{
+    story_print(&w->trace, about, stderr);
+    if (w->print_state)
+        w->print_state(w->state_ctx);
+}
+
+void world_fail_about(struct world *w, const struct about *about, const char *format, ...)
 {
     if (!w->loud)
-        world_story(w, STORY_LINES);
+        world_story(w, about);
     fprintf(stderr, "VIOLATION at %llu.%06llu s: ", (unsigned long long)(w->now / SECOND),
             (unsigned long long)(w->now % SECOND / 1000));
     va_list args;

@@ -2,8 +2,7 @@
  *
  * Nothing happens but events, one after another in the order of their times (equal times in the order
  * of their scheduling), so the seed alone decides what a run does. Every trace line goes into a hash:
- * two runs of a seed must end with the same one. The last lines are kept as numbers and become text
- * only when a run fails or is watched: they are its story. One thread; one world a process. */
+ * two runs of a seed must end with the same one. One thread; one world a process. */
 #ifndef SIM_WORLD_H
 #define SIM_WORLD_H
 
@@ -12,12 +11,10 @@
 #include <stdint.h>
 
 #include "tests/sim/simrng.h"
+#include "tests/sim/story.h"
 
 #define MS 1000000ull /* the clock counts nanoseconds */
 #define SECOND (1000 * MS)
-
-#define WORLD_ARGS 5
-#define WORLD_RING 4096 /* trace lines kept */
 
 struct world;
 
@@ -31,21 +28,17 @@ struct world_event {
     uint64_t a, b;
 };
 
-struct world_line {
-    uint64_t at;
-    const char *format; /* each argument as %llu, %llx or %lld */
-    uint64_t args[WORLD_ARGS];
-};
-
 struct world {
     uint64_t seed, now;
     struct world_event *heap; /* a binary heap; heap[0] is next */
     size_t count, cap;
     uint64_t seq, events;
     uint64_t hash;
-    struct world_line ring[WORLD_RING];
-    uint64_t lines;
+    struct trace trace;
     bool loud; /* lines are printed at once */
+    /* Prints what is wrong at the moment, for a story's end. NULL: nothing. */
+    void (*print_state)(void *ctx);
+    void *state_ctx;
     struct simrng rng;
 };
 
@@ -74,13 +67,23 @@ void world_trace(struct world *w, const char *format, uint64_t a, uint64_t b, ui
 /* Something is mixed into the hash without a line. */
 void world_mix(struct world *w, uint64_t v);
 
-/* Prints the last `count` trace lines to standard error. */
-void world_story(const struct world *w, size_t count);
+/* A line for the story (trace.h) that is not in the hash. */
+void world_note(struct world *w, const char *format, uint64_t a, uint64_t b, uint64_t c, uint64_t d,
+                uint64_t e);
+#define NOTE1(w, f, a) world_note(w, f, (uint64_t)(a), 0, 0, 0, 0)
+#define NOTE2(w, f, a, b) world_note(w, f, (uint64_t)(a), (uint64_t)(b), 0, 0, 0)
+#define NOTE3(w, f, a, b, c) world_note(w, f, (uint64_t)(a), (uint64_t)(b), (uint64_t)(c), 0, 0)
+#define NOTE4(w, f, a, b, c, d)                                                                    \
+    world_note(w, f, (uint64_t)(a), (uint64_t)(b), (uint64_t)(c), (uint64_t)(d), 0)
+#define NOTE5(w, f, a, b, c, d, e)                                                                 \
+    world_note(w, f, (uint64_t)(a), (uint64_t)(b), (uint64_t)(c), (uint64_t)(d), (uint64_t)(e))
 
-/* A promise was broken: prints why and the story, and ends the process with code 1. */
-_Noreturn void world_fail(struct world *w, const char *format, ...)
-    __attribute__((format(printf, 2, 3)));
+/* Prints the story to standard error: what concerns `about` (NULL: the last lines), and what is wrong now. */
+void world_story(const struct world *w, const struct about *about);
 
-#define STORY_LINES 80
+/* A promise was broken: prints the story and why, and ends the process with code 1. */
+_Noreturn void world_fail_about(struct world *w, const struct about *about, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+#define world_fail(w, ...) world_fail_about(w, NULL, __VA_ARGS__)
 
 #endif
