@@ -6,7 +6,7 @@ import signal
 import time
 import unittest
 
-from harness import QUORUMD, Process, TestCase, scaled, wait_for
+from harness import QUORUMD, Process, TestCase, scaled, takes_long, wait_for
 from load import Load, Witness, writes_work
 from network import HostCluster, Network
 
@@ -63,9 +63,11 @@ class Faults(FaultCase):
         witness.finish(self)
         cluster.wait_equal()
 
+    @takes_long
     def test_kill_the_leader_of_three_every_five_seconds(self):
         self.minute_of_kills(3)
 
+    @takes_long
     def test_kill_the_leader_of_five_every_five_seconds(self):
         self.minute_of_kills(5)
 

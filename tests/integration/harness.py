@@ -27,6 +27,12 @@ def scaled(count, sanitized_count):
     return sanitized_count if SANITIZED else count
 
 
+def takes_long(thing):
+    """Marks a test that run.py starts before the others, so that not all wait for it in the end."""
+    thing.takes_long = True
+    return thing
+
+
 class Ended(AssertionError):
     """A process that a test waits for has ended: no use in waiting any longer."""
 

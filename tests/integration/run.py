@@ -5,7 +5,7 @@
 NAME is a file (test_mount), or test_mount.ClassName.test_name. Each test prints one PASS, FAIL or SKIP
 line, which is appended to FILE as well. Tests mostly wait, so N of them run at a time (default: JOBS, or 3),
 each in a process of its own, whose output is printed as one block when it ends. Those that are marked with
-harness.exclusive() run alone, after the others.
+harness.exclusive() run alone, after the others; harness.takes_long marks those that begin.
 """
 import argparse
 import os
@@ -70,10 +70,11 @@ class Runner:
         self.durations = []
 
     def run(self, tests):
-        """Those that must be alone come last."""
+        """Those that take long come first, those that must be alone last."""
+        tests = sorted(tests, key=lambda test: not marked(test, "takes_long"))
         for alone in (False, True):
             for test in tests:
-                if exclusive(test) == alone:
+                if marked(test, "exclusive_because") == alone:
                     while len(self.running) >= (1 if alone else self.jobs):
                         self.collect_one()
                     self.start(test)
@@ -124,9 +125,10 @@ def run_and_exit(test, label, output):
         os._exit(status)
 
 
-def exclusive(test):
+def marked(test, mark):
+    """By a decorator of harness.py, on the test or on its class."""
     method = getattr(test, getattr(test, "_testMethodName", ""), None)
-    return bool(getattr(test, "exclusive_because", None) or getattr(method, "exclusive_because", None))
+    return bool(getattr(test, mark, None) or getattr(method, mark, None))
 
 
 def flat(suite):

@@ -6,7 +6,7 @@ import subprocess
 import threading
 import time
 
-from harness import BUILD, PATIENCE_S, SANITIZED, TestCase, etcdctl, scaled, wait_for
+from harness import BUILD, PATIENCE_S, SANITIZED, TestCase, etcdctl, scaled, takes_long, wait_for
 
 
 class Writer(threading.Thread):
@@ -114,6 +114,7 @@ class ClusterTest(TestCase):
         for i in range(count // 10):
             node.ctl("put", f"/single/{i}", "x")
 
+    @takes_long
     def test_one_node_keeps_everything_over_100_restarts(self):
         cluster = self.cluster(1)
         node = cluster.nodes[0]
@@ -128,6 +129,7 @@ class ClusterTest(TestCase):
             cluster.wait_healthy()
         self.assertEqual(self.values(node, "/restart/"), set(range(rounds)))
 
+    @takes_long
     def test_log_store_and_memory_stay_bounded(self):
         """As many puts as an hour of fifty a second brings: what is kept is bounded by quota and margins."""
         quota = 64 << 20

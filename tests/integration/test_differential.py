@@ -2,7 +2,7 @@
 import os
 import subprocess
 
-from harness import BUILD, TestCase, scaled
+from harness import BUILD, TestCase, scaled, takes_long
 
 
 class Differential(TestCase):
@@ -13,6 +13,7 @@ class Differential(TestCase):
                                str(count)], capture_output=True, text=True, timeout=900, check=False)
         self.assertEqual(done.returncode, 0, done.stdout[-6000:] + done.stderr)
 
+    @takes_long
     def test_20000_requests(self):
         self.differ(1, scaled(20000, 4000))
 

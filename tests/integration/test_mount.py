@@ -5,7 +5,7 @@ import stat
 import subprocess
 import threading
 
-from harness import Mount, TestCase, scaled, wait_for
+from harness import Mount, TestCase, scaled, takes_long, wait_for
 
 
 class TwoMounts(TestCase):
@@ -56,6 +56,7 @@ class TwoMounts(TestCase):
             for mount in (self.a, self.b):
                 self.assertEqual(self.read(mount.path("dir/key")), f"value {i}".encode())
 
+    @takes_long
     def test_never_an_older_value(self):
         ours, theirs = self.a.path("counter"), self.b.path("counter")
         for i in range(scaled(10000, 1000)):
@@ -278,6 +279,7 @@ class OneMount(TestCase):
         wait_for(lambda: self.read(mount.path("f")) == b"before\n", "the old content")
         self.shell(f"echo after > {mount.path('f')}")
 
+    @takes_long
     def test_stale_reads_if_chosen(self):
         servers = self.cluster(3, name="three")
         mount = self.mount(servers.source(), "q", options=["timeout=2", "stale=allow"])
