@@ -122,10 +122,17 @@ static void io_error(struct faults *f, struct simnode *n)
 {
     static const unsigned ops[] = {SIMDISK_READ, SIMDISK_WRITE, SIMDISK_SYNC, SIMDISK_SYNC_DIR,
                                    SIMDISK_ALL};
-    unsigned which = ops[below(f, 5)];
+    static const char *const words[] = {
+        "!%m: one of its next reads will fail",
+        "!%m: one of its next writes will fail",
+        "!%m: one of its next syncs will fail",
+        "!%m: one of its next syncs of a folder will fail",
+        "!%m: one of its next disk operations will fail",
+    };
+    uint64_t kind = below(f, 5);
+    unsigned which = ops[kind];
     simdisk_fail_at(n->disk, 1 + below(f, 30), which, ERR_IO, chance(f, 20));
-    TRACE2(&f->sim->world, "!%m: one of its next disk operations will fail (kinds %x)", n->id,
-           which);
+    TRACE2(&f->sim->world, words[kind], n->id, which);
 }
 
 static void on_space(struct world *w, void *ctx, uint64_t a, uint64_t b)
@@ -273,8 +280,8 @@ static void partition(struct faults *f, uint64_t sides, uint64_t bridge)
 {
     struct sim *s = f->sim;
     TRACE2(&s->world,
-           "!the network is parted: the members of one side as bits: %x; one that reaches both "
-           "sides: %u",
+           bridge ? "!the network is parted: %g on one side, n%u reaches both"
+                  : "!the network is parted: %g on one side",
            sides, bridge);
     for (uint64_t a = 1; a <= s->node_count; a++) {
         for (uint64_t b = 1; b < a; b++) {
@@ -289,10 +296,14 @@ static void isolate(struct faults *f)
     struct sim *s = f->sim;
     struct simnode *n = victim(f);
     uint64_t how = below(f, 3);
+    static const char *const words[] = {
+        "!%m is cut off from all others",
+        "!%m is heard by nobody any more",
+        "!%m hears nobody any more",
+    };
     if (!n)
         return;
-    TRACE2(&s->world, "!%m is cut off (0: both ways, 1: what it sends, 2: what it gets: %u)", n->id,
-           how);
+    TRACE2(&s->world, words[how], n->id, how);
     for (uint64_t id = 1; id <= s->node_count; id++) {
         if (id == n->id)
             continue;
@@ -309,7 +320,7 @@ static void on_clog(struct world *w, void *ctx, uint64_t id, uint64_t clog)
     struct sim *s = f->sim;
     if (s->calm)
         return;
-    TRACE2(w, "!%m is cut off from all others: %y", id, clog);
+    TRACE2(w, clog ? "!%m is cut off from all others" : "!%m is no longer cut off", id, clog);
     f->clogged = (f->clogged & ~(1ull << id)) | clog << id;
     for (uint64_t other = 1; other <= s->node_count; other++) {
         bool cut = (f->clogged >> id & 1) || (f->clogged >> other & 1);
@@ -365,8 +376,10 @@ static void on_chase(struct world *w, void *ctx, uint64_t how, uint64_t boot)
     struct simnode *n = ctx;
     if (n->sim->calm || !simnode_awake(n, on_chase, how, boot))
         return;
-    TRACE2(w, "!%m is struck soon after its election (0: power, 1: pause, 2: cut off: %u)", n->id,
-           how);
+    TRACE2(w,
+           how == 2 ? "!%m is cut off from most others soon after its election"
+                    : "!%m is struck soon after its election",
+           n->id, how);
     if (how == 0)
         simnode_crash(n, true);
     else if (how == 1)

@@ -127,6 +127,23 @@ static bool pick_file(struct simnode *n, struct simrng *rng, const struct listin
     return false;
 }
 
+static const char *damage_words(unsigned how, bool log)
+{
+    static const char *const of_log[] = {
+        "!%m: bits flip in its log (segment %u, sector %u)",
+        "!%m: a sector of its log becomes zeros (segment %u, sector %u)",
+        "!%m: a sector of its log becomes garbage (segment %u, sector %u)",
+        "!%m: its log is cut off (segment %u, sector %u)",
+    };
+    static const char *const of_store[] = {
+        "!%m: bits flip in its store (%u, sector %u)",
+        "!%m: a sector of its store becomes zeros (%u, sector %u)",
+        "!%m: a sector of its store becomes garbage (%u, sector %u)",
+        "!%m: a file of its store is cut off (%u, sector %u)",
+    };
+    return log ? of_log[how] : of_store[how];
+}
+
 bool rot_strike(struct simnode *n, struct simrng *rng)
 {
     struct listing l = {0};
@@ -143,10 +160,7 @@ bool rot_strike(struct simnode *n, struct simrng *rng)
             continue;
         uint64_t seq = 0;
         bool log = is_segment(l.paths[file], &seq);
-        TRACE5(&n->sim->world,
-               "!%m: its disk rots: 0 bits, 1 zeros, 2 garbage, 3 cut: %u; in the log %y (segment "
-               "%u), sector %u",
-               n->id, how, log, seq, sector);
+        TRACE5(&n->sim->world, damage_words(how, log), n->id, seq, sector, how, log);
         n->damaged = true;
         return true;
     }

@@ -123,7 +123,8 @@ static void may_damage(struct snapstream *t)
     uint64_t bit = simrng_below(rng, 8 * t->chunk.n);
     t->chunk.p[bit / 8] ^= (uint8_t)(1u << bit % 8);
     t->damaged = true;
-    TRACE3(&t->sim->world, "n%llu: snapshot to %llu: bit %llu of a chunk is flipped", t->from,
+    TRACE3(&t->sim->world,
+           "!%m: a bit of its snapshot for %m is flipped on the way (bit %u of a chunk)", t->from,
            t->to, bit);
 }
 

@@ -114,6 +114,18 @@ size_t trace_fields(const struct trace_line *l, enum trace_field fields[TRACE_AR
     return n;
 }
 
+static size_t print_members(uint64_t bits, char *out, size_t size)
+{
+    size_t n = 0;
+    for (unsigned id = 1; id < 64 && n < size; id++) {
+        if (bits >> id & 1)
+            n += (size_t)snprintf(out + n, size - n, "%sn%u", n ? " " : "", id);
+    }
+    if (n == 0)
+        n = (size_t)snprintf(out, size, "nobody");
+    return n < size ? n : size - 1;
+}
+
 static size_t print_number(const struct trace *t, char directive, uint64_t v, char *out,
                            size_t size)
 {
@@ -140,6 +152,8 @@ static size_t print_number(const struct trace *t, char directive, uint64_t v, ch
     case 'f':
         n = snprintf(out, size, "%s", v ? t->files[v - 1] : "a file");
         break;
+    case 'g':
+        return print_members(v, out, size);
     case 'x':
         n = snprintf(out, size, "%llx", (ull)v);
         break;

@@ -8,6 +8,7 @@
  *     %a index: it, and all before, are meant      %v value, which names one request
  *     %r revision     %s with the %r before it: a range of revisions
  *     %c client       %w watch       %e error      %d ns          %y yes or no
+ *     %g members, as bits
  *     %u %x any other number; printf's %llu, %lld and %llx do as well
  *
  * The first character may say which sort of line it is (enum trace_sort); it isn't printed. Lines that a story can't do

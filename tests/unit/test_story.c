@@ -83,6 +83,9 @@ static void numbers_become_words(void **state)
     NOTE3(w, "%e, %e, after %d", ERR_OK, ERR_UNAVAILABLE, 1500 * MS);
     trace_text(&w->trace, &l[2], text);
     assert_string_equal(text, "done, unavailable, after 1500.000 ms");
+    NOTE2(w, "!%g on one side, %g on the other", 1 << 2 | 1 << 5, 1 << 1);
+    trace_text(&w->trace, &w->trace.landmarks[0], text);
+    assert_string_equal(text, "n2 n5 on one side, n1 on the other");
     NOTE3(w, "%llu %lld %llx", 12, -12, 255); /* as printf's */
     trace_text(&w->trace, &l[3], text);
     assert_string_equal(text, "12 -12 ff");
