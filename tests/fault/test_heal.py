@@ -219,6 +219,24 @@ class Heal(HealCase):
         wait_for(lambda: members(cluster.nodes[0])[node.peer_url][2], f"{name} to have started")
         return node
 
+    def test_wiped_while_another_is_away(self):
+        """Four of five voters are left, one of them away: the wiped one is promoted without waiting for that one."""
+        cluster = self.cluster(5)
+        self.whole(cluster)
+        leader = cluster.leader()
+        victim, away = [n for n in cluster.nodes if n is not leader][:2]
+        before = self.ids_of(cluster, victim)
+        away.kill()
+        victim.kill()
+        self.wipe(victim)
+        victim.start()
+        wait_for(lambda: "is a full member again" in victim.process.log_text(), "the promotion of the wiped member", 120)
+        new, learner, _ = members(leader)[victim.peer_url]
+        self.assertNotEqual(new, before)
+        self.assertFalse(learner)
+        away.start()
+        self.whole(cluster)
+
     def test_damaged_learner(self):
         """It comes back as what it was."""
         cluster = self.cluster(3)
