@@ -24,7 +24,7 @@ struct replica_backup *replica_backup_open(struct replica *r, int64_t *ret_revis
     return b;
 }
 
-/* The same as in snapshot.c: damage that a copy comes upon is this member's own. */
+/* The same as in snapshot_out.c: damage that a copy comes upon is this member's own. */
 static void on_chunk(void *ctx, enum errc code, struct bytes chunk, bool last)
 {
     struct replica_backup *b = ctx;

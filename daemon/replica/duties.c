@@ -24,8 +24,8 @@ static size_t log_segment_bytes(const struct replica *r)
 }
 
 /* Entries that the store has for good are kept for slow members up to a number and a size; a member whose
- * snapshot is on its way needs those behind it, within reason. A full disk is no reason to keep
- * many. */
+ * snapshot is on its way needs those behind it, and until it has caught up, or it would need another snapshot
+ * right away: within reason. A full disk is no reason to keep many. */
 void duties_cut_log(struct replica *r)
 {
     replica_refresh(r);
@@ -46,7 +46,7 @@ void duties_cut_log(struct replica *r)
         if (by_size > to)
             to = by_size;
     }
-    uint64_t keep = snapshot_lowest(r);
+    uint64_t keep = snapshot_lowest(r, to < durable ? to : durable);
     if (s->memory_bytes <= 4 * bytes_max && keep < to)
         to = keep;
     if (to > durable)
@@ -138,6 +138,8 @@ void duties_tick(struct replica *r)
     trim_history(r);
     publish(r);
     space_tick(r);
+    snapshot_in_tick(r);
+    snapshot_out_tick(r);
     duties_cut_log(r);
     wal_tick(r->wal);
     wal_scrub_tick(r->wal, replica_now_ms(r), r->config.scrub_ms);

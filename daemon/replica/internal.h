@@ -62,7 +62,14 @@ struct replica_snapshot {
     struct replica *replica;
     struct list link;
     struct mvcc_snapshot *source;
-    uint64_t to, index;
+    uint64_t to;
+    struct replica_announcement announcement;
+    bool streaming; /* a transport has it */
+    bool resent;    /* it isn't the first stream */
+    bool reading;   /* the store reads a chunk, maybe for a stream that is gone */
+    uint64_t
+        broken_ms;     /* since then nothing has arrived; 0: no stream broke since the last chunk */
+    uint64_t retry_ms; /* the next stream comes not before */
     void (*done)(void *ctx, enum errc code, struct bytes chunk, bool last); /* of the next chunk */
     void *ctx;
 };
@@ -85,15 +92,29 @@ struct heard {
     uint64_t id, at_ms;
 };
 
+/* A member that has been sent a snapshot: the log's part that it needs next is kept until it has caught up. */
+struct catching_up {
+    uint64_t id, index;   /* it has this */
+    uint64_t progress_ms; /* since then */
+};
+
 /* A snapshot on its way in. */
 struct incoming {
     struct mvcc_restore *restore; /* NULL: none */
-    struct raft_message message;
+    struct replica_announcement announcement;
+    struct mvcc_snapshot_at at; /* given to the store */
+    struct mvcc_snapshot_at end;
     bool last, verified, installing;
-    bool busy;                               /* the store works for it */
-    bool doomed;                             /* given up as soon as the store is done */
-    void (*done)(void *ctx, enum errc code); /* of the chunk under way */
-    void *ctx;
+    bool busy;   /* the store works for it */
+    bool doomed; /* given up as soon as the store is done */
+
+    /* The stream that feeds it, or that waits until a former snapshot is out of the way. */
+    uint64_t stream; /* 0: none */
+    struct replica_receiver receiver;
+    bool beginning, storing;            /* the receiver waits to be told of it */
+    struct replica_announcement wanted; /* while it is beginning */
+    uint64_t left_ms;                   /* the last stream ended */
+    uint64_t streams;                   /* so far, to name them */
 };
 
 struct replica {
@@ -141,6 +162,8 @@ struct replica {
     size_t heard_count;
 
     struct list snapshots; /* going out */
+    struct catching_up catching_up[RAFT_MEMBERS_MAX];
+    size_t catching_up_count;
     struct incoming in;
 
     /* Duties (duties.c). */
@@ -248,10 +271,21 @@ void space_tick(struct replica *r);
 void space_quota_reached(struct replica *r);
 void space_tell(struct replica *r, bool shortage, const char *text);
 
-/* ---- snapshot.c ---- */
+/* ---- snapshot_out.c ---- */
+/* What members need of the log that are sent a snapshot, or have just been sent one: nothing behind this index may
+ * be cut. `to`: where it would be cut otherwise; who is past it has caught up. UINT64_MAX: nobody. */
+uint64_t snapshot_lowest(struct replica *r, uint64_t to);
+void snapshot_out_tick(struct replica *r);
+void snapshot_out_end(struct replica *r);
+
+/* ---- snapshot_in.c ---- */
 void snapshot_install(struct replica *r, const struct raft_ready *ready);
 void snapshot_drop_refused(struct replica *r); /* the core didn't take the verified one */
-uint64_t snapshot_lowest(
-    const struct replica *r); /* index of the oldest going out; UINT64_MAX: none */
+void snapshot_in_tick(struct replica *r);
+/* Throws away what isn't verified yet, and ends its stream with `code`; false: there was nothing. */
+bool snapshot_in_drop(struct replica *r, enum errc code, const char *why);
+
+/* ---- space.c ---- */
+uint64_t space_low_mark(const struct replica *r);
 
 #endif

@@ -61,16 +61,18 @@ static enum errc open_both(struct replica *r, const char *dir, struct wal_recove
                                              .ctx = r},
                         &r->wal, ret_found, err);
     if (code == ERR_OK)
-        code = mvcc_open(&(struct mvcc_config){.dir = store_dir,
-                                               .disk = r->config.disk,
-                                               .sqlite_vfs = r->config.sqlite_vfs,
-                                               .worker = r->config.store_worker,
-                                               .checkpoint_pages = r->config.store_checkpoint_pages,
-                                               .reserve_bytes = r->config.store_reserve_bytes,
-                                               .durable = store_durable,
-                                               .failed = store_failed,
-                                               .ctx = r},
-                         &r->store, err);
+        code =
+            mvcc_open(&(struct mvcc_config){.dir = store_dir,
+                                            .disk = r->config.disk,
+                                            .sqlite_vfs = r->config.sqlite_vfs,
+                                            .worker = r->config.store_worker,
+                                            .checkpoint_pages = r->config.store_checkpoint_pages,
+                                            .snapshot_chunk_bytes = r->config.snapshot_chunk_bytes,
+                                            .reserve_bytes = r->config.store_reserve_bytes,
+                                            .durable = store_durable,
+                                            .failed = store_failed,
+                                            .ctx = r},
+                      &r->store, err);
     free(log_dir);
     free(store_dir);
     return code;

@@ -99,17 +99,6 @@ enum errc replica_open(const struct replica_config *config, struct replica **ret
     return ERR_OK;
 }
 
-static void end_snapshots(struct replica *r)
-{
-    LIST_FOR_EACH_SAFE(it, tmp, &r->snapshots)
-    {
-        struct replica_snapshot *s = CONTAINER_OF(it, struct replica_snapshot, link);
-        list_remove(&s->link);
-        mvcc_snapshot_end(s->source);
-        free(s);
-    }
-}
-
 /* The store can't be closed while a snapshot takes its place; nothing is lost with it: what was applied
  * is in the log. */
 void replica_close_now(struct replica *r)
@@ -124,14 +113,14 @@ void replica_close(struct replica *r)
         return;
     r->closing = true;
     requests_stop(r);
-    end_snapshots(r);
+    snapshot_out_end(r);
     wal_close(r->wal);
     if (r->in.installing) {
         r->close_later = true;
         return;
     }
     mvcc_close(r->store);
-    mvcc_restore_abort(r->in.restore); /* its database is removed at the next opening */
+    mvcc_restore_abort(r->in.restore); /* the next life may go on with it */
     free_all(r);
 }
 
@@ -144,7 +133,7 @@ void replica_abandon(struct replica *r)
         request_free(CONTAINER_OF(r->timers.next, struct replica_op, timer));
     while (!list_empty(&r->finished))
         request_free(CONTAINER_OF(r->finished.next, struct replica_op, link));
-    end_snapshots(r);
+    snapshot_out_end(r);
     wal_close(r->wal);
     mvcc_abandon(r->store);
     if (!r->in.installing)
@@ -156,7 +145,7 @@ void replica_abandon(struct replica *r)
 
 void replica_receive(struct replica *r, const struct raft_message *m)
 {
-    /* A snapshot counts only with its data: snapshot.c steps it. */
+    /* A snapshot_in.counts only with its data: snapshot.c steps it. */
     if (r->failed || m->type == RAFT_MSG_SNAPSHOT)
         return;
     if (raft_step(r->raft, m) == ERR_OK)

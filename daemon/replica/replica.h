@@ -66,6 +66,7 @@ struct replica_config {
     size_t append_bytes_max;       /* entries in one message to a member; 0: 1 MiB */
     size_t uncommitted_bytes_max;  /* a leader refuses more, from all members; 0: 64 MiB */
     size_t store_checkpoint_pages; /* 0: mvcc_config's default */
+    size_t snapshot_chunk_bytes;   /* likewise */
     uint64_t store_reserve_bytes;  /* likewise; the disk's marks follow from it (space.c) */
     uint64_t lease_checkpoint_ms;  /* between checkpoints of long leases; 0: 5 min, as etcd */
     uint64_t scrub_ms;             /* store and log are read through in this time; 0: never */
@@ -169,24 +170,65 @@ bool replica_log_hangs(const struct replica *r);
 
 /* ---- Snapshot transfer -------------------------------------------------------------------------- */
 
-/* Sender: the transport calls these for a RAFT_MSG_SNAPSHOT given to send(); `m` with the index that the
- * data really have goes first, then the chunks. */
+/* A snapshot may need several streams: when one breaks, both sides keep what they have for a while, and the next
+ * one goes on where the receiver is. The receiver keeps it even over a restart. */
+#define REPLICA_SNAPSHOT_KEEP_MS 30000 /* a sender's, without a stream and without a step forward */
+#define REPLICA_SNAPSHOT_RETRY_MS 2000 /* after a receiver refused it for now */
+#define REPLICA_RECEIVED_KEEP_MS                                                                   \
+    60000 /* a receiver's, without a stream: longer than the sender's */
+
+/* What the first message of a stream says. */
+struct replica_announcement {
+    struct raft_message message; /* with the index that the data really have */
+    struct mvcc_snapshot_id
+        id;        /* maker 0: of an older version, whose streams can't be gone on with */
+    uint64_t size; /* on the disk, about; 0: not known */
+};
+
+/* Sender: the transport calls these for a RAFT_MSG_SNAPSHOT given to send(), which comes again for each new stream
+ * that is due. The announcement goes first, then, from the place where the receiver says that it is, the chunks. */
 struct replica_snapshot;
-/* NULL: this member doesn't lead any more. */
+/* A new one, or the one whose last stream broke. NULL: this member doesn't lead any more. */
 struct replica_snapshot *replica_snapshot_open(struct replica *r, uint64_t to,
-                                               struct raft_message *ret_message);
+                                               struct replica_announcement *ret_announcement);
+/* ERR_INVALID: the receiver isn't at any place of this snapshot (then it isn't `ok`, and the next one is new). */
+enum errc replica_snapshot_go_on(struct replica_snapshot *s, const struct mvcc_snapshot_at *at);
 void replica_snapshot_next(struct replica_snapshot *s,
                            void (*done)(void *ctx, enum errc code, struct bytes chunk, bool last),
                            void *ctx);
-void replica_snapshot_sent(struct replica_snapshot *s, bool ok); /* frees it */
+/* Where the chunk that `done` has just been given ends. */
+struct mvcc_snapshot_at replica_snapshot_at(const struct replica_snapshot *s);
+void replica_snapshot_acknowledged(struct replica_snapshot *s); /* one more chunk is there */
+/* The stream is over, of which s is the transport's no more. All of it is there, or it is given up: */
+void replica_snapshot_sent(struct replica_snapshot *s, bool ok);
+/* Or it broke (ERR_OK), or the receiver refused it with `code`: it is kept if another stream makes sense. */
+void replica_snapshot_broken(struct replica_snapshot *s, enum errc code);
 
-/* Receiver: one snapshot at a time (else ERR_BUSY; ERR_EXISTS: this member has all of it already;
- * ERR_INVALID: no snapshot message, or of an old term). The message is stepped when all chunks are in and
- * verified. `done` runs once for each chunk, before the next may be given, but not after an abort. */
-enum errc replica_receive_snapshot_begin(struct replica *r, const struct raft_message *m);
-void replica_receive_snapshot_chunk(struct replica *r, struct bytes chunk, bool last,
-                                    void (*done)(void *ctx, enum errc code), void *ctx);
-void replica_receive_snapshot_abort(struct replica *r);
+/* Receiver: one snapshot at a time, and one stream of it. ERR_BUSY: another one is verified already, or newer;
+ * ERR_EXISTS: this member has all of it already; ERR_INVALID: no snapshot message, or of an old term; ERR_NO_SPACE.
+ * Else `begun` tells where the chunks are to begin. A later stream takes over from an earlier one, which is told
+ * ERR_CANCELLED for what it waits for or does next. The message is stepped when all chunks are in and verified. */
+struct replica_receiver {
+    void (*begun)(void *ctx, enum errc code, struct mvcc_snapshot_at at);
+    void (*stored)(void *ctx, enum errc code);
+    void *ctx;
+};
+struct replica_chunk {
+    struct bytes data;
+    uint64_t
+        offset; /* ERR_INVALID if it isn't where the receiver is; not looked at if the id's maker is 0 */
+    uint32_t sum; /* of the whole, up to the end of data */
+    bool last;
+};
+/* *ret_stream is what the calls below name this stream by; never 0. */
+enum errc replica_receive_snapshot_begin(struct replica *r, const struct replica_announcement *a,
+                                         const struct replica_receiver *receiver,
+                                         uint64_t *ret_stream);
+/* ERR_OK: `stored` will be called, before the next may be given; but not after this stream has left. */
+enum errc replica_receive_snapshot_chunk(struct replica *r, uint64_t stream,
+                                         const struct replica_chunk *chunk);
+/* The stream is over: nothing is called any more. What was stored is kept for the next one. */
+void replica_receive_snapshot_leave(struct replica *r, uint64_t stream);
 
 /* ---- Backup ------------------------------------------------------------------------------------- */
 

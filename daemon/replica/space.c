@@ -17,14 +17,14 @@
 
 #define LOOK_INTERVAL_MS 1000
 
-static uint64_t low_mark(const struct replica *r)
+uint64_t space_low_mark(const struct replica *r)
 {
     return 2 * mvcc_reserve_bytes(r->store);
 }
 
 static uint64_t high_mark(const struct replica *r)
 {
-    return low_mark(r) + mvcc_reserve_bytes(r->store);
+    return space_low_mark(r) + mvcc_reserve_bytes(r->store);
 }
 
 void space_tell(struct replica *r, bool shortage, const char *text)
@@ -134,8 +134,11 @@ void space_tick(struct replica *r)
     r->space.free = free_bytes;
     retry(r);
     bool was = r->space.low;
-    r->space.low = free_bytes < (was ? high_mark(r) : low_mark(r)) || wal_lacks_space(r->wal) ||
-                   mvcc_lacks_space(r->store);
+    r->space.low = free_bytes < (was ? high_mark(r) : space_low_mark(r)) ||
+                   wal_lacks_space(r->wal) || mvcc_lacks_space(r->store);
+    /* What isn't all here yet must not stop the whole cluster's writes. */
+    if (r->space.low && snapshot_in_drop(r, ERR_NO_SPACE, "the disk is full or nearly so"))
+        r->space.low = was;
     if (r->space.low)
         tell_low(r, !was);
     else if (was)

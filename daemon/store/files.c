@@ -32,12 +32,15 @@ static bool is_database(const char *name)
     return strcmp(name, canonical) == 0;
 }
 
+static unsigned long number_of(const char *name)
+{
+    unsigned long n;
+    return sscanf(name, "store-%lu.db", &n) == 1 ? n : 0;
+}
+
 char *files_next_name(const char *current, unsigned nth)
 {
-    unsigned long n = 0;
-    if (sscanf(current, "store-%lu.db", &n) != 1)
-        n = 0;
-    return xasprintf("store-%lu.db", n + nth);
+    return xasprintf("store-%lu.db", number_of(current) + nth);
 }
 
 /* "store-3.db 1234abcd\n": the name and the CRC32C of it, so that a torn file is known. */
@@ -60,10 +63,12 @@ static enum errc read_marker(struct disk *disk, const char *path, char *text, st
 }
 
 struct listing {
-    const char *keep;  /* a database not to be listed, or NULL */
-    bool exists;       /* keep is there */
-    size_t databases;  /* others */
-    struct buf remove; /* names of others and what belongs to them, each with its NUL */
+    const char *keep;   /* a database not to be listed, or NULL */
+    const char *also;   /* another one */
+    bool exists;        /* keep is there */
+    unsigned long last; /* the highest number */
+    size_t databases;   /* others */
+    struct buf remove;  /* names of others and what belongs to them, each with its NUL */
 };
 
 /* SQLite's files beside a database are called as it is with a suffix. */
@@ -76,8 +81,11 @@ static void list_name(void *ctx, const char *name)
     if (suffix)
         suffix[3] = 0;
     l->exists = l->exists || (l->keep && strcmp(name, l->keep) == 0);
-    if (!is_database(base) || (l->keep && strcmp(base, l->keep) == 0))
+    if (!is_database(base) || (l->keep && strcmp(base, l->keep) == 0) ||
+        (l->also && strcmp(base, l->also) == 0))
         return;
+    unsigned long n = number_of(base);
+    l->last = n > l->last ? n : l->last;
     l->databases += !suffix;
     buf_append(&l->remove, name, strlen(name) + 1);
 }
@@ -167,9 +175,24 @@ enum errc files_switch(struct disk *disk, const char *dir, struct error *err)
     return code;
 }
 
-enum errc files_clean(struct disk *disk, const char *dir, const char *keep, struct error *err)
+enum errc files_last_begun(struct disk *disk, const char *dir, const char *current, char **ret_name,
+                           unsigned *ret_nth, struct error *err)
 {
-    struct listing l = {.keep = keep};
+    struct listing l = {.keep = current};
+    enum errc code = disk->list(disk, dir, list_name, &l, err);
+    buf_free(&l.remove);
+    if (code != ERR_OK)
+        return code;
+    unsigned long n = number_of(current);
+    *ret_nth = l.last > n ? (unsigned)(l.last - n) : 0;
+    *ret_name = *ret_nth ? files_next_name(current, *ret_nth) : NULL;
+    return ERR_OK;
+}
+
+enum errc files_clean(struct disk *disk, const char *dir, const char *keep, const char *also,
+                      struct error *err)
+{
+    struct listing l = {.keep = keep, .also = also};
     enum errc code = disk->list(disk, dir, list_name, &l, err);
     for (size_t i = 0; code == ERR_OK && i < l.remove.n;) {
         const char *name = (const char *)l.remove.p + i;

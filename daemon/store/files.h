@@ -22,9 +22,15 @@ enum errc files_announce(struct disk *disk, const char *dir, const char *name, s
 /* Makes what was announced last the current database, durably. */
 enum errc files_switch(struct disk *disk, const char *dir, struct error *err);
 
-/* Removes databases that are not `keep` (NULL: all) with what SQLite puts beside them: what a crash during an
- * installation left, or the database before. */
-enum errc files_clean(struct disk *disk, const char *dir, const char *keep, struct error *err);
+/* Removes databases that are neither `keep` nor `also` (NULL: none such) with what SQLite puts beside them: what a
+ * crash during an installation left, or the database before. */
+enum errc files_clean(struct disk *disk, const char *dir, const char *keep, const char *also,
+                      struct error *err);
+
+/* The last of the databases that were begun after `current`: a snapshot that was being received. *ret_name: NULL if
+ * there is none, else the caller's to free; *ret_nth: which one after the current it is. */
+enum errc files_last_begun(struct disk *disk, const char *dir, const char *current, char **ret_name,
+                           unsigned *ret_nth, struct error *err);
 
 /* The name of the nth database after the current one: store-N.db. The caller frees it. */
 char *files_next_name(const char *current, unsigned nth);

@@ -146,9 +146,11 @@ struct mvcc {
     struct list ops;
     struct op *compaction; /* queued and not begun: a later compaction joins it */
     bool ops_running;
-    struct list snapshots;        /* open ones */
+    struct list snapshots; /* open ones */
+    size_t snapshot_chunk;
     struct mvcc_restore *restore; /* NULL: none is under way */
-    unsigned restores;            /* begun since the opening: each has its own file name */
+    unsigned restores;            /* begun since `file`: each has its own file name */
+    char *kept;                   /* what a former life had begun to receive; NULL: nothing */
     bool failed;                  /* a job failed: nothing is written any more */
     bool waits;                   /* for space: nothing is written before mvcc_space_retry() */
     bool checkpoint_wanted;       /* with the next batch, which may be an empty one */

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include "daemon/store/internal.h"
+#include "daemon/store/partial.h"
 
 /* ---- Opening ------------------------------------------------------------------------------------- */
 
@@ -18,6 +19,8 @@ static struct mvcc *mvcc_new(const struct mvcc_config *config)
     m->worker = config->worker;
     m->checkpoint_pages =
         config->checkpoint_pages ? config->checkpoint_pages : CHECKPOINT_PAGES_DEFAULT;
+    m->snapshot_chunk =
+        config->snapshot_chunk_bytes ? config->snapshot_chunk_bytes : MVCC_SNAPSHOT_CHUNK;
     m->reserve = (struct reserve){.disk = m->disk, .path = files_path(m->dir, RESERVE_FILE)};
     m->reserve.bytes =
         config->reserve_bytes ? config->reserve_bytes : RESERVE_BYTES(m->checkpoint_pages);
@@ -42,6 +45,7 @@ static void mvcc_free(struct mvcc *m, bool crash)
     if (m->lock)
         m->disk->close(m->disk, m->lock);
     free(m->reserve.path);
+    free(m->kept);
     free(m->file);
     free(m->vfs);
     free(m->dir);
@@ -90,7 +94,7 @@ static enum errc open_writer(struct mvcc *m, const char *path, bool marked, stru
         code = db_open(path, m->vfs, DB_CREATE, &m->writer, err);
     if (code != ERR_CORRUPT)
         return code;
-    code = files_clean(m->disk, m->dir, NULL, err);
+    code = files_clean(m->disk, m->dir, NULL, NULL, err);
     return code == ERR_OK ? db_open(path, m->vfs, DB_CREATE, &m->writer, err) : code;
 }
 
@@ -162,8 +166,10 @@ static enum errc open_locked(struct mvcc *m, struct error *err)
 {
     bool marked = false;
     enum errc code = files_current(m->disk, m->dir, &m->file, &marked, err);
+    if (code == ERR_OK && marked)
+        code = files_last_begun(m->disk, m->dir, m->file, &m->kept, &m->restores, err);
     if (code == ERR_OK)
-        code = files_clean(m->disk, m->dir, m->file, err);
+        code = files_clean(m->disk, m->dir, m->file, m->kept, err);
     if (code == ERR_OK && marked)
         code = check_exists(m, err);
     if (code == ERR_OK)
@@ -171,6 +177,9 @@ static enum errc open_locked(struct mvcc *m, struct error *err)
     if (code != ERR_OK)
         return code;
     m->writer->state = m->reader->state;
+    code = partial_forget(m->writer, err);
+    if (code != ERR_OK)
+        return code;
     m->applied = m->committed = m->entry = m->writer->state;
     m->submitted = m->durable_index = m->last_checkpoint_asked = m->applied.applied;
     return ERR_OK;

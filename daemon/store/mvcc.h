@@ -66,6 +66,7 @@ struct mvcc_config {
     size_t cache_bytes_max;  /* of revisions in memory that are in SQLite too; 0: 64 MiB */
     size_t checkpoint_pages; /* WAL pages between checkpoints; 0: 500 */
     uint64_t reserve_bytes;  /* held for a full disk; 0: 16 MiB, more with more checkpoint_pages */
+    size_t snapshot_chunk_bytes; /* of what is sent; 0: MVCC_SNAPSHOT_CHUNK */
     /* Everything up to this index survives a power loss now (a checkpoint completed). Loop thread. */
     void (*durable)(void *ctx, uint64_t applied_index);
     void (*failed)(void *ctx, const struct error *err); /* once; loop thread */
@@ -218,6 +219,17 @@ uint64_t mvcc_scrub_passes(const struct mvcc *m); /* completed */
 
 /* ---- Snapshots ---------------------------------------------------------------------------------- */
 
+/* Which snapshot it is, for those who carry it: what they choose; here it is only kept and compared. */
+struct mvcc_snapshot_id {
+    uint64_t index, term, maker, serial;
+};
+
+/* A place between two chunks. */
+struct mvcc_snapshot_at {
+    uint64_t offset; /* bytes before it */
+    uint32_t sum;    /* CRC32C of all of them */
+};
+
 /* A snapshot reads the state as of the applied index at its begin, in chunks, beside the writer;
  * compaction waits meanwhile. Chunks are self-describing and checksummed; concatenated they are the
  * snapshot. */
@@ -228,6 +240,11 @@ struct mvcc_snapshot *mvcc_snapshot_begin(struct mvcc *m, uint64_t *ret_index, u
 void mvcc_snapshot_next(struct mvcc_snapshot *s,
                         void (*done)(void *ctx, enum errc code, struct bytes chunk, bool last),
                         void *ctx);
+/* Where the next chunk begins; behind the last one, what the whole is. Not while a chunk is under way. */
+struct mvcc_snapshot_at mvcc_snapshot_at(const struct mvcc_snapshot *s);
+/* Goes back (or forth again) to a place where a chunk began or ended: the same bytes follow it as before. With no
+ * chunk under way. ERR_INVALID: there is no such place, or the bytes before it have another sum. */
+enum errc mvcc_snapshot_seek(struct mvcc_snapshot *s, const struct mvcc_snapshot_at *at);
 void mvcc_snapshot_end(
     struct mvcc_snapshot *s); /* at any time; a chunk under way is not delivered */
 
@@ -238,10 +255,18 @@ struct mvcc_restore;
 /* One at a time; one call on it at a time. The store may be used as before until install; from then on,
  * until done, nothing may be applied or begun, and reads see the state before. Snapshots, hashes and
  * waits that are open at an installation are answered with ERR_CANCELLED. */
-struct mvcc_restore *mvcc_restore_begin(struct mvcc *m);
+/* id: what is to be received, so that it can be gone on with in a later life of the process; NULL: it can't. */
+struct mvcc_restore *mvcc_restore_begin(struct mvcc *m, const struct mvcc_snapshot_id *id);
+/* Before the first chunk, and whenever the chunks were interrupted: `done` gets the place behind the last one that
+ * was taken whole, where the next must begin. After mvcc_restore_begin() that is what a former life left of this
+ * very snapshot, if all of it passes its checks; anything else that was left is removed. */
+void mvcc_restore_resume(struct mvcc_restore *r,
+                         void (*done)(void *ctx, enum errc code, struct mvcc_snapshot_at at),
+                         void *ctx);
 void mvcc_restore_chunk(struct mvcc_restore *r, struct bytes chunk,
                         void (*done)(void *ctx, enum errc code), void *ctx);
-void mvcc_restore_finish(struct mvcc_restore *r,
+/* whole: where the sender says that it ends, NULL if it doesn't; ERR_CORRUPT if that is not what came. */
+void mvcc_restore_finish(struct mvcc_restore *r, const struct mvcc_snapshot_at *whole,
                          void (*done)(void *ctx, enum errc code, uint64_t index, uint64_t term),
                          void *ctx);
 void mvcc_restore_install(struct mvcc_restore *r, void (*done)(void *ctx, enum errc code),
@@ -249,5 +274,8 @@ void mvcc_restore_install(struct mvcc_restore *r, void (*done)(void *ctx, enum e
 /* Instead of install, or if finish failed: removes the new database. A call under way isn't answered.
  * Needed also after the store was closed. */
 void mvcc_restore_abort(struct mvcc_restore *r);
+/* Whether a former life left a part of a snapshot that nobody has asked for yet, and removing it. */
+bool mvcc_has_partial(const struct mvcc *m);
+void mvcc_drop_partial(struct mvcc *m);
 
 #endif

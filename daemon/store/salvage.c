@@ -299,7 +299,7 @@ void salvage_abort(struct salvage *s)
         return;
     db_close(s->target, true);
     s->target = NULL;
-    files_clean(s->disk, s->to, NULL, NULL);
+    files_clean(s->disk, s->to, NULL, NULL, NULL);
     salvage_free(s);
 }
 

@@ -42,6 +42,8 @@ static const char *const statement_texts[DB_STATEMENT_COUNT] = {
     [DB_BUCKET_DELETE] = "DELETE FROM bucket WHERE bucket = ? AND key = ? RETURNING crc",
     [DB_BUCKET_ROWS] = "SELECT bucket, key, crc, value FROM bucket WHERE bucket = ? ORDER BY key",
     [DB_BUCKETS_ALL] = "SELECT bucket, key, crc, value FROM bucket ORDER BY bucket, key",
+    [DB_PARTIAL_READ] = "SELECT progress FROM partial WHERE id = 1",
+    [DB_PARTIAL_WRITE] = "INSERT OR REPLACE INTO partial VALUES (1, ?)",
     [DB_PAGE_COUNT] = "PRAGMA page_count",
     [DB_FREE_COUNT] = "PRAGMA freelist_count",
 };

@@ -75,6 +75,8 @@ void faults_draw(struct faults *f, struct sim *s)
     f->slow_watch_percent = chance(f, 50) ? (unsigned)below(f, 10) : 0;
     f->administration = !chance(f, 50) ? 0 : chance(f, 50) ? 15 : 90;
     draw_limits(f, s);
+    f->snapshot_chunk = chance(f, 60) ? 1024 + below(f, 7 * 1024) : 0;
+    f->stream_chunks_max = f->snapshot_chunk && chance(f, 50) ? 2 + (unsigned)below(f, 6) : 0;
 }
 
 /* ---- machines ----------------------------------------------------------------------------------- */

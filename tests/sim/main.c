@@ -164,6 +164,11 @@ static bool take(const struct options *o, struct running *r, int status, struct 
     t->sum.refused += v.result.refused;
     t->sum.revisions += v.result.revisions;
     t->sum.undecided += v.result.undecided;
+    t->sum.snapshots.streams += v.result.snapshots.streams;
+    t->sum.snapshots.resumed += v.result.snapshots.resumed;
+    t->sum.snapshots.whole += v.result.snapshots.whole;
+    t->sum.snapshots.bytes += v.result.snapshots.bytes;
+    t->sum.snapshots.bytes_again += v.result.snapshots.bytes_again;
     return false;
 }
 
@@ -339,5 +344,9 @@ int main(int argc, char **argv)
            "%llu requests (%llu refused), %llu revisions, %llu histories not decided\n",
            (ull)t.done, seconds, (ull)t.failed, (ull)t.twice, (ull)t.sum.events,
            (ull)t.sum.requests, (ull)t.sum.refused, (ull)t.sum.revisions, (ull)t.sum.undecided);
+    const struct snapshot_stats *c = &t.sum.snapshots;
+    printf("%llu snapshots in %llu streams, %llu of them resumed; %llu bytes sent, %llu of them "
+           "again\n",
+           (ull)c->whole, (ull)c->streams, (ull)c->resumed, (ull)c->bytes, (ull)c->bytes_again);
     return t.failed ? 1 : 0;
 }

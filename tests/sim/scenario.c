@@ -16,9 +16,9 @@
 
 static const char *const names[SCENARIO_KINDS] = {
     "none",       "hung-disk",  "figure-8",      "two-changes", "prevote",
-    "rotten-row", "rotten-log", "two-snapshots", "lost-tail",
+    "rotten-row", "rotten-log", "two-snapshots", "lost-tail",   "broken-streams",
 };
-static const size_t sizes[SCENARIO_KINDS] = {0, 3, 5, 7, 3, 3, 3, 3, 3};
+static const size_t sizes[SCENARIO_KINDS] = {0, 3, 5, 7, 3, 3, 3, 3, 3, 3};
 
 enum scenario_kind scenario_named(const char *name)
 {
@@ -56,6 +56,8 @@ void scenario_draw(struct scenario *c, struct sim *s, enum scenario_kind wanted)
         f->checkpoint_pages = 10; /* rows are in the file, not in its WAL */
     if (c->kind == SCENARIO_TWO_SNAPSHOTS)
         f->snapshot_entries = 10;
+    if (c->kind == SCENARIO_BROKEN_STREAMS)
+        scenario_break_streams(c);
     s->initial_count = c->size = sizes[c->kind];
 }
 
@@ -319,6 +321,9 @@ void scenario_look(struct simnode *n)
     case SCENARIO_LOST_TAIL:
         scenario_lost_tail(c, n);
         break;
+    case SCENARIO_BROKEN_STREAMS:
+        scenario_broken_streams(c, n);
+        break;
     default: /* on_time() */
         break;
     }
@@ -340,7 +345,8 @@ static void switch_off_removed(struct scenario *c)
 /* It says itself when something takes too long. */
 static bool judges_time(enum scenario_kind kind)
 {
-    return kind == SCENARIO_HUNG_DISK || kind == SCENARIO_LOST_TAIL;
+    return kind == SCENARIO_HUNG_DISK || kind == SCENARIO_LOST_TAIL ||
+           kind == SCENARIO_BROKEN_STREAMS;
 }
 
 /* What went another way than it should have begins anew. */
@@ -353,6 +359,8 @@ static void on_time(struct world *w, void *ctx, uint64_t a, uint64_t b)
         scenario_rotten_row(c);
     if (c->kind == SCENARIO_ROTTEN_LOG && !c->over)
         scenario_rotten_log(c);
+    if (c->kind == SCENARIO_BROKEN_STREAMS && !c->over)
+        scenario_reset_often(c);
     bool done = c->kind == SCENARIO_FIGURE_8 && c->step == 7 && scenario_passed(c) > 100 * MS;
     if (!c->over && c->step != 0 &&
         (done || (scenario_passed(c) > STEP_MAX && !judges_time(c->kind))))

@@ -36,6 +36,9 @@ enum scenario_kind {
     /* A disk says that it has synced, and loses it with the power. While the leader that has the member's word
      * for it leads on, the member must find out, and give itself up. */
     SCENARIO_LOST_TAIL,
+    /* A member needs a snapshot of many chunks, while each stream lives for a few of them only, links are reset
+     * all the time, and the member itself is ended in the middle of it. */
+    SCENARIO_BROKEN_STREAMS,
     SCENARIO_KINDS,
 };
 

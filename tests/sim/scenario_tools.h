@@ -32,5 +32,8 @@ void scenario_rotten_row(struct scenario *c);
 void scenario_rotten_log(struct scenario *c);
 void scenario_two_snapshots(struct scenario *c, struct simnode *n);
 void scenario_lost_tail(struct scenario *c, struct simnode *n);
+void scenario_broken_streams(struct scenario *c, struct simnode *n);
+void scenario_break_streams(struct scenario *c); /* draws its settings */
+void scenario_reset_often(struct scenario *c);
 
 #endif

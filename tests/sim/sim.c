@@ -95,6 +95,7 @@ static void end(struct sim *s, struct sim_result *r)
         world_mix(&s->world, simdisk_trace(s->nodes[i]->disk));
     r->hash = s->world.hash;
     r->events = s->world.events;
+    r->snapshots = s->net.stats;
     r->requests = s->clients.asked;
     r->refused = s->clients.refused;
     r->revisions = (uint64_t)s->model.last;

@@ -79,6 +79,7 @@ void sim_draw(const struct sim_options *options, struct sim_drawn *ret_drawn);
 struct sim_result {
     uint64_t hash, events, requests, refused, revisions;
     uint64_t undecided; /* keys whose history was too long to decide */
+    struct snapshot_stats snapshots;
 };
 
 /* Ends the process if a promise is broken. *ret_world: for the story of a crash, as long as it runs. */

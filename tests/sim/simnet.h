@@ -2,7 +2,7 @@
  *
  * Links have a direction. They may delay, lose, duplicate, reorder and damage; they may be cut, slow or
  * reset. A batch that was damaged must be recognized as such, and ends the connection as it would with
- * TCP. Snapshots go as a stream of chunks, each acknowledged; a stream that stalls is given up. */
+ * TCP. Snapshots go as streams of chunks, each acknowledged (snapstream.c). */
 #ifndef SIM_SIMNET_H
 #define SIM_SIMNET_H
 
@@ -22,11 +22,23 @@ struct link {
     uint64_t last;  /* arrival of the last one, for order */
 };
 
+/* What a member has sent another one of a snapshot, and of what the other one has said that it has it. */
+struct carried {
+    uint64_t serial, sent, acked;
+    unsigned powers, thrown; /* of the receiver then */
+};
+
+struct snapshot_stats {
+    uint64_t streams, resumed, whole, bytes, bytes_again;
+};
+
 struct simnet {
     struct sim *sim;
     struct simrng rng;
     struct link links[NET_LINKS][NET_LINKS]; /* [from][to], by id */
     struct list streams;
+    struct carried carried[NET_LINKS][NET_LINKS];
+    struct snapshot_stats stats;
     uint64_t sent, delivered;
 };
 

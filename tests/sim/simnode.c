@@ -241,6 +241,12 @@ static void on_space(void *ctx, bool shortage, const char *text)
     TRACE2(&n->sim->world, "!%m lacks space: %y", n->id, shortage);
 }
 
+static void on_note(void *ctx, const char *text)
+{
+    struct simnode *n = ctx;
+    n->thrown += strstr(text, "throws away") != NULL;
+}
+
 static void on_removed(void *ctx)
 {
     ((struct simnode *)ctx)->removed = true;
@@ -294,6 +300,7 @@ static void fill_config(struct simnode *n, struct replica_config *c, struct repl
         .append_bytes_max = s->faults.append_bytes_max,
         .uncommitted_bytes_max = s->faults.uncommitted_bytes_max,
         .store_checkpoint_pages = s->faults.checkpoint_pages,
+        .snapshot_chunk_bytes = s->faults.snapshot_chunk,
         .store_reserve_bytes = NODE_RESERVE_BYTES,
         .lease_checkpoint_ms = s->faults.lease_checkpoint_ms,
         .scrub_ms = SCRUB_MS,
@@ -304,6 +311,7 @@ static void fill_config(struct simnode *n, struct replica_config *c, struct repl
         .leader_changed = on_leader,
         .removed = on_removed,
         .space = on_space,
+        .note = on_note,
         .wake = on_wake,
         .ctx = n,
     };
@@ -434,6 +442,7 @@ void simnode_crash(struct simnode *n, bool power)
            power ? "!%m loses its power: what isn't synced may be gone (life %u, disk call %u)"
                  : "!%m dies, its page cache stays (life %u, disk call %u)",
            n->id, n->boot, simdisk_calls(n->disk), power);
+    n->powers += power;
     bool loss = !n->gone && rot_is_loss(n);
     if (loss) {
         TRACE1(&s->world, "!%m: a log's write went astray, and nothing vouches for it", n->id);

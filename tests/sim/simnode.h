@@ -19,7 +19,6 @@
 #define NODE_LINKS_MAX 32
 
 struct sim;
-struct snapstream;
 
 struct simnode {
     struct sim *sim;
@@ -65,7 +64,8 @@ struct simnode {
     uint64_t fatal_code;
 
     struct list calls, watchers; /* of this life: simcall.h, simwatch.h */
-    struct snapstream *receiving;
+    unsigned powers;             /* so often its machine lost power */
+    unsigned thrown;             /* so often it threw away what it had of a snapshot */
 
     /* check.h */
     struct raft_conf

@@ -1,4 +1,6 @@
-/* Snapshots on their way: what daemon/peer does over gRPC, chunk by chunk. */
+/* Streams of snapshots: what daemon/peer does over gRPC, chunk by chunk. A stream breaks when its link is reset or cut,
+ * and in some runs always after a few chunks. The sender notices at once, the receiver then or, as with a connection
+ * that is half open, much later. */
 #include <assert.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,14 +15,19 @@
 struct snapstream {
     struct list link; /* net->streams */
     struct sim *sim;
-    uint64_t from, to, from_boot, to_boot;
+    uint64_t from, to, from_boot, to_boot, epoch;
     struct replica_snapshot *source; /* NULL: the sender is through with it */
-    bool receiving;                  /* the receiver has begun, and not ended */
-    bool storing;                    /* a chunk is with the receiver's replica */
-    struct raft_message message;
+    bool receiving;                  /* the receiver's replica may call back */
+    bool waiting;                    /* ... and will */
+    uint64_t name;                   /* of the stream, with the receiver's replica */
+    struct replica_announcement announcement;
+    struct mvcc_snapshot_at at; /* of the next chunk */
     struct buf chunk;
+    uint32_t sum;
     bool last;
     bool damaged; /* a chunk was, on its way */
+    enum errc refusal;
+    unsigned chunks;
     uint64_t steps;
     unsigned events; /* scheduled, pointing here */
 };
@@ -48,26 +55,41 @@ static void free_if_over(struct snapstream *t)
     free(t);
 }
 
-/* Both ends give up, each if it is still there. */
-static void give_up(struct snapstream *t)
+static void receiver_leaves(struct snapstream *t)
 {
     struct simnode *n = receiver(t);
-    if (n) {
-        t->receiving = false;
-        n->receiving = NULL;
-        replica_receive_snapshot_abort(n->replica);
-        simnode_settle(n);
-    }
     t->receiving = false;
-    n = sender(t);
-    if (n) {
-        struct replica_snapshot *source = t->source;
-        t->source = NULL;
-        TRACE2(&t->sim->world, "=%m: its snapshot for %m did not get through", t->from, t->to);
-        replica_snapshot_sent(source, false);
-        simnode_settle(n);
-    }
+    if (!n)
+        return;
+    replica_receive_snapshot_leave(n->replica, t->name);
+    simnode_settle(n);
+}
+
+static void sender_leaves(struct snapstream *t, enum errc code)
+{
+    struct simnode *n = sender(t);
+    struct replica_snapshot *source = t->source;
     t->source = NULL;
+    if (!n)
+        return;
+    TRACE4(&t->sim->world, "=%m: the stream of its snapshot for %m broke at byte %u: %e", t->from,
+           t->to, t->at.offset, code);
+    replica_snapshot_broken(source, code);
+    simnode_settle(n);
+}
+
+static void give_up(struct snapstream *t)
+{
+    receiver_leaves(t);
+    sender_leaves(t, ERR_OK);
+}
+
+/* The connection is gone. A receiver that doesn't notice keeps the stream until another one takes over. */
+static void cut_off(struct snapstream *t)
+{
+    if (simrng_chance(&t->sim->net.rng, 50))
+        receiver_leaves(t);
+    sender_leaves(t, ERR_OK);
 }
 
 static void on_event(struct world *w, void *ctx, uint64_t fn, uint64_t to)
@@ -79,7 +101,10 @@ static void on_event(struct world *w, void *ctx, uint64_t fn, uint64_t to)
         return;
     }
     t->steps++;
-    ((stream_fn)(uintptr_t)fn)(t);
+    if (t->sim->net.links[t->from][t->to].epoch != t->epoch)
+        cut_off(t);
+    else
+        ((stream_fn)(uintptr_t)fn)(t);
     t->events--;
     free_if_over(t);
 }
@@ -109,6 +134,48 @@ static void on_stall(struct world *w, void *ctx, uint64_t steps, uint64_t b)
     free_if_over(t);
 }
 
+/* ---- what was promised -------------------------------------------------------------------------- */
+
+static struct carried *carried(struct snapstream *t)
+{
+    return &t->sim->net.carried[t->from][t->to];
+}
+
+/* What a receiver has acknowledged it still has: after a broken stream, and after the end of its process too, if
+ * the power stayed and its disk was honest. */
+static void check_kept(struct snapstream *t)
+{
+    struct carried *c = carried(t);
+    const struct faults *f = &t->sim->faults;
+    struct simnode *n = sim_node(t->sim, t->to);
+    uint64_t serial = t->announcement.id.serial;
+    bool kept = c->serial == serial && c->powers == n->powers && c->thrown == n->thrown;
+    if (kept && !n->damaged && !f->on[FAULT_IO_ERROR] && !f->on[FAULT_DISK_FULL] &&
+        t->at.offset < c->acked)
+        world_fail_about(
+            &t->sim->world, ABOUT(.member = t->to, .other = t->from),
+            "member %llu acknowledged %llu bytes of a snapshot, and then had only %llu",
+            (unsigned long long)t->to, (unsigned long long)c->acked,
+            (unsigned long long)t->at.offset);
+    if (c->serial != serial)
+        *c = (struct carried){.serial = serial};
+    c->powers = n->powers;
+    c->thrown = n->thrown;
+    c->acked = t->at.offset;
+    t->sim->net.stats.resumed += t->at.offset > 0;
+}
+
+static void count_sent(struct snapstream *t)
+{
+    struct carried *c = carried(t);
+    struct snapshot_stats *stats = &t->sim->net.stats;
+    uint64_t end = t->at.offset + t->chunk.n;
+    stats->bytes += t->chunk.n;
+    if (t->at.offset < c->sent)
+        stats->bytes_again += (end < c->sent ? end : c->sent) - t->at.offset;
+    c->sent = end > c->sent ? end : c->sent;
+}
+
 /* ---- the sender --------------------------------------------------------------------------------- */
 
 static void arrive_chunk(struct snapstream *t);
@@ -118,7 +185,8 @@ static void may_damage(struct snapstream *t)
 {
     const struct sim *s = t->sim;
     struct simrng *rng = &t->sim->net.rng;
-    if (s->calm || s->faults.damage_permille == 0 || !simrng_chance(rng, DAMAGED_PERCENT))
+    if (s->calm || s->faults.damage_permille == 0 || t->chunk.n == 0 ||
+        !simrng_chance(rng, DAMAGED_PERCENT))
         return;
     uint64_t bit = simrng_below(rng, 8 * t->chunk.n);
     t->chunk.p[bit / 8] ^= (uint8_t)(1u << bit % 8);
@@ -144,8 +212,31 @@ static void on_read(void *ctx, enum errc code, struct bytes chunk, bool last)
     t->chunk.n = 0;
     buf_append(&t->chunk, chunk.p, chunk.n);
     t->last = last;
+    t->sum = replica_snapshot_at(t->source).sum;
+    count_sent(t);
     may_damage(t);
     pass(t, t->from, t->to, arrive_chunk);
+}
+
+static void read_next(struct snapstream *t)
+{
+    replica_snapshot_next(t->source, on_read, t);
+}
+
+static void arrive_begun(struct snapstream *t)
+{
+    struct simnode *n = sender(t);
+    if (!n)
+        return;
+    check_kept(t);
+    if (replica_snapshot_go_on(t->source, &t->at) == ERR_OK) {
+        read_next(t);
+    } else {
+        struct replica_snapshot *source = t->source;
+        t->source = NULL;
+        replica_snapshot_sent(source, false);
+    }
+    simnode_settle(n);
 }
 
 static void arrive_ack(struct snapstream *t)
@@ -153,37 +244,59 @@ static void arrive_ack(struct snapstream *t)
     struct simnode *n = sender(t);
     if (!n)
         return;
+    unsigned chunks_max = t->sim->faults.stream_chunks_max;
+    t->at.offset += t->chunk.n;
+    carried(t)->acked = t->at.offset;
+    replica_snapshot_acknowledged(t->source);
     if (t->last) {
         struct replica_snapshot *source = t->source;
         t->source = NULL;
+        t->sim->net.stats.whole++;
         TRACE2(&t->sim->world, "=%m: its snapshot for %m is all there", t->from, t->to);
         replica_snapshot_sent(source, true);
+    } else if (chunks_max && ++t->chunks >= chunks_max) {
+        cut_off(t);
+        return;
     } else {
-        replica_snapshot_next(t->source, on_read, t);
+        read_next(t);
     }
     simnode_settle(n);
 }
 
 static void arrive_refusal(struct snapstream *t)
 {
-    give_up(t);
+    sender_leaves(t, t->refusal);
 }
 
 /* ---- the receiver ------------------------------------------------------------------------------- */
 
+static void refuse(struct snapstream *t, enum errc code)
+{
+    t->receiving = false;
+    t->refusal = code;
+    pass(t, t->to, t->from, arrive_refusal);
+}
+
+static void on_begun(void *ctx, enum errc code, struct mvcc_snapshot_at at)
+{
+    struct snapstream *t = ctx;
+    t->steps++;
+    t->waiting = false;
+    if (code != ERR_OK) {
+        refuse(t, code);
+        return;
+    }
+    t->at = at;
+    pass(t, t->to, t->from, arrive_begun);
+}
+
 static void on_stored(void *ctx, enum errc code)
 {
     struct snapstream *t = ctx;
-    t->storing = false;
+    t->waiting = false;
     t->steps++;
     struct simnode *n = receiver(t);
     assert(n);
-    if (code == ERR_OK && !t->last) {
-        pass(t, t->to, t->from, arrive_ack);
-        return;
-    }
-    t->receiving = false;
-    n->receiving = NULL;
     if (code == ERR_OK && t->damaged)
         world_fail_about(&t->sim->world, ABOUT(.member = t->to, .other = t->from),
                          "member %llu took a snapshot that was damaged on its way",
@@ -192,18 +305,26 @@ static void on_stored(void *ctx, enum errc code)
         world_fail_about(&t->sim->world, ABOUT(.member = t->to, .other = t->from),
                          "member %llu finds the snapshot of the intact %llu damaged",
                          (unsigned long long)t->to, (unsigned long long)t->from);
-    if (code != ERR_OK)
-        replica_receive_snapshot_abort(n->replica);
-    pass(t, t->to, t->from, code == ERR_OK ? arrive_ack : arrive_refusal);
+    if (code != ERR_OK) {
+        refuse(t, code);
+        return;
+    }
+    t->receiving = !t->last;
+    pass(t, t->to, t->from, arrive_ack);
 }
 
 static void arrive_chunk(struct snapstream *t)
 {
     struct simnode *n = receiver(t);
-    if (!n || t->storing)
+    if (!n || t->waiting)
         return;
-    t->storing = true;
-    replica_receive_snapshot_chunk(n->replica, buf_bytes(&t->chunk), t->last, on_stored, t);
+    struct replica_chunk chunk = {buf_bytes(&t->chunk), t->at.offset, t->sum, t->last};
+    t->waiting = true;
+    enum errc code = replica_receive_snapshot_chunk(n->replica, t->name, &chunk);
+    if (code != ERR_OK) {
+        t->waiting = false;
+        refuse(t, code);
+    }
     simnode_settle(n);
 }
 
@@ -212,16 +333,15 @@ static void arrive_announcement(struct snapstream *t)
     struct simnode *n = sim_node(t->sim, t->to);
     if (!n->replica)
         return;
-    enum errc code = replica_receive_snapshot_begin(n->replica, &t->message);
+    struct replica_receiver r = {on_begun, on_stored, t};
+    t->receiving = t->waiting = true;
+    t->to_boot = n->boot;
+    enum errc code = replica_receive_snapshot_begin(n->replica, &t->announcement, &r, &t->name);
     TRACE4(&t->sim->world, "=%m is offered a snapshot by %m, of all up to entry %u: %e", t->to,
-           t->from, t->message.snapshot_index, code);
-    if (code == ERR_OK) {
-        t->receiving = true;
-        t->to_boot = n->boot;
-        n->receiving = t;
-        pass(t, t->to, t->from, arrive_ack);
-    } else {
-        pass(t, t->to, t->from, arrive_refusal);
+           t->from, t->announcement.id.index, code);
+    if (code != ERR_OK) {
+        t->waiting = false;
+        refuse(t, code);
     }
     simnode_settle(n);
 }
@@ -233,20 +353,21 @@ static void on_begin(struct world *w, void *ctx, uint64_t to, uint64_t boot)
     struct simnode *n = ctx;
     if (!simnode_awake(n, on_begin, to, boot))
         return;
-    struct raft_message m;
-    struct replica_snapshot *source = replica_snapshot_open(n->replica, to, &m);
+    struct replica_announcement a;
+    struct replica_snapshot *source = replica_snapshot_open(n->replica, to, &a);
     if (source) {
         struct snapstream *t = xcalloc(1, sizeof(*t));
         t->sim = n->sim;
         t->from = n->id;
         t->to = to;
         t->from_boot = n->boot;
+        t->epoch = n->sim->net.links[n->id][to].epoch;
         t->source = source;
-        t->message = m;
+        t->announcement = a;
         list_init(&t->link);
         list_append(&n->sim->net.streams, &t->link);
-        TRACE3(w, "=%m begins to send %m a snapshot of all up to entry %u", n->id, to,
-               m.snapshot_index);
+        n->sim->net.stats.streams++;
+        TRACE3(w, "=%m begins to send %m a snapshot of all up to entry %u", n->id, to, a.id.index);
         t->events++;
         world_after(w, STALL_MS * MS, on_stall, t, 0, 0);
         pass(t, t->from, t->to, arrive_announcement);
@@ -269,7 +390,6 @@ void snapstream_drop(struct simnode *n)
         if (t->to == n->id && t->receiving && t->to_boot == n->boot)
             t->receiving = false;
     }
-    n->receiving = NULL;
 }
 
 void snapstream_free_all(struct simnet *net)

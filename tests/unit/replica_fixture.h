@@ -20,11 +20,14 @@ struct parcel {
     struct raft_message m;
 };
 
-struct transfer { /* one snapshot under way */
+struct transfer { /* one stream of a snapshot */
     struct replica_snapshot *source;
     struct node *from, *to;
-    struct raft_message message;
-    bool begun, waiting;
+    struct replica_announcement announcement;
+    uint64_t stream;
+    bool begun, waiting, last;
+    uint64_t offset;
+    size_t chunks;
     uint8_t *chunk;
 };
 
@@ -41,7 +44,8 @@ struct node {
     size_t log_every; /* turns from one job of the log's disk to the next; 0: none in between */
     bool removed, fatal;
     uint64_t leader;
-    char disk_note[256]; /* the last of its notes about disks */
+    char disk_note[256];     /* the last of its notes about disks */
+    char snapshot_note[320]; /* the same about snapshots */
     size_t leader_changes, snapshots_in;
     struct transfer transfer; /* to another node */
 };
@@ -55,6 +59,10 @@ static struct cluster {
     uint64_t now_ms, seed, turn;
     uint64_t snapshot_entries, quota_bytes, lease_checkpoint_ms, request_timeout_ms;
     size_t uncommitted_bytes_max;
+    size_t snapshot_chunk;    /* bytes; 0: the default */
+    size_t stream_chunks_max; /* a stream breaks after so many; 0: never */
+    size_t streams;           /* of snapshots, so far */
+    uint64_t bytes_carried;   /* by them */
 } cl;
 
 static uint64_t env_mono(struct env *e)
@@ -100,14 +108,29 @@ static void parcel_free(struct parcel *p)
     free(p);
 }
 
-static void transfer_end(struct transfer *t, bool ok)
+/* What either side waits for is not told it any more. */
+static void transfer_drop(struct transfer *t)
 {
-    if (t->from && t->from->replica)
-        replica_snapshot_sent(t->source, ok);
-    if (!ok && t->begun && t->to->replica)
-        replica_receive_snapshot_abort(t->to->replica);
+    if (t->to->replica)
+        replica_receive_snapshot_leave(t->to->replica, t->stream);
     free(t->chunk);
     *t = (struct transfer){0};
+}
+
+static void transfer_end(struct transfer *t, bool ok)
+{
+    struct replica_snapshot *source = t->from->replica ? t->source : NULL;
+    transfer_drop(t);
+    if (source)
+        replica_snapshot_sent(source, ok);
+}
+
+static void transfer_break(struct transfer *t, enum errc code)
+{
+    struct replica_snapshot *source = t->from->replica ? t->source : NULL;
+    transfer_drop(t);
+    if (source)
+        replica_snapshot_broken(source, code);
 }
 
 static void enqueue(struct node *to, const struct raft_message *m)
@@ -138,7 +161,8 @@ static void on_send(struct replica_transport *transport, const struct raft_messa
             return;
         from->transfer = (struct transfer){.from = from, .to = to};
         from->transfer.source =
-            replica_snapshot_open(from->replica, m->to, &from->transfer.message);
+            replica_snapshot_open(from->replica, m->to, &from->transfer.announcement);
+        cl.streams++;
         return;
     }
     enqueue(to, m);
@@ -156,13 +180,18 @@ static void on_members(struct replica_transport *t, const struct replica_member 
 static void on_chunk_stored(void *ctx, enum errc code)
 {
     struct transfer *t = ctx;
-    bool last = t->message.index == 1; /* borrowed as a flag, see on_chunk_read */
     t->waiting = false;
-    if (code != ERR_OK)
-        transfer_end(t, false);
-    else if (last) {
+    if (code != ERR_OK) {
+        transfer_break(t, code);
+        return;
+    }
+    replica_snapshot_acknowledged(t->source);
+    t->chunks++;
+    if (t->last) {
         t->to->snapshots_in++;
         transfer_end(t, true);
+    } else if (cl.stream_chunks_max && t->chunks >= cl.stream_chunks_max) {
+        transfer_break(t, ERR_OK);
     }
 }
 
@@ -173,18 +202,45 @@ static void on_chunk_read(void *ctx, enum errc code, struct bytes chunk, bool la
         transfer_end(t, false);
         return;
     }
-    if (!t->begun) {
-        if (replica_receive_snapshot_begin(t->to->replica, &t->message) != ERR_OK) {
-            transfer_end(t, false);
-            return;
-        }
-        t->begun = true;
-    }
-    t->message.index = last;
     free(t->chunk);
     t->chunk = bytes_dup(chunk);
-    replica_receive_snapshot_chunk(t->to->replica, bytes_of(t->chunk, chunk.n), last,
-                                   on_chunk_stored, t);
+    t->last = last;
+    struct replica_chunk c = {bytes_of(t->chunk, chunk.n), t->offset,
+                              replica_snapshot_at(t->source).sum, last};
+    t->offset += chunk.n;
+    cl.bytes_carried += chunk.n;
+    enum errc refused = replica_receive_snapshot_chunk(t->to->replica, t->stream, &c);
+    if (refused)
+        transfer_break(t, refused);
+}
+
+static void on_stream_begun(void *ctx, enum errc code, struct mvcc_snapshot_at at)
+{
+    struct transfer *t = ctx;
+    t->waiting = false;
+    if (code != ERR_OK) {
+        transfer_break(t, code);
+        return;
+    }
+    t->begun = true;
+    t->offset = at.offset;
+    if (replica_snapshot_go_on(t->source, &at) != ERR_OK)
+        transfer_end(t, false);
+}
+
+static void transfer_step(struct transfer *t)
+{
+    t->waiting = true;
+    if (t->begun) {
+        replica_snapshot_next(t->source, on_chunk_read, t);
+        return;
+    }
+    struct replica_receiver receiver = {on_stream_begun, on_chunk_stored, t};
+    enum errc code = t->to->replica ? replica_receive_snapshot_begin(
+                                          t->to->replica, &t->announcement, &receiver, &t->stream)
+                                    : ERR_OK;
+    if (code || !t->to->replica)
+        transfer_break(t, code);
 }
 
 /* ---- life of a node ----------------------------------------------------------------------------- */
@@ -205,11 +261,20 @@ static void on_leader(void *ctx, uint64_t leader, uint64_t term, bool self)
     n->leader_changes++;
 }
 
+static void keep_note(char *to, size_t size, const char *text, const char *about)
+{
+    if (!strstr(text, about))
+        return;
+    size_t n = strnlen(text, size - 1);
+    memcpy(to, text, n);
+    to[n] = 0;
+}
+
 static void on_note(void *ctx, const char *text)
 {
     struct node *n = ctx;
-    if (strstr(text, "disk"))
-        snprintf(n->disk_note, sizeof(n->disk_note), "%s", text);
+    keep_note(n->disk_note, sizeof(n->disk_note), text, "disk");
+    keep_note(n->snapshot_note, sizeof(n->snapshot_note), text, "snapshot at");
 }
 
 static void on_removed(void *ctx)
@@ -248,6 +313,7 @@ static enum errc node_try_start(struct node *n, struct error *err)
         .request_timeout_ms = cl.request_timeout_ms,
         .wal_segment_bytes = 256 * 1024,
         .uncommitted_bytes_max = cl.uncommitted_bytes_max,
+        .snapshot_chunk_bytes = cl.snapshot_chunk,
         .fatal = on_fatal,
         .leader_changed = on_leader,
         .removed = on_removed,
@@ -276,7 +342,7 @@ static void node_crash(struct node *n)
     for (size_t i = 0; i < cl.count; i++) {
         struct transfer *t = &cl.nodes[i].transfer;
         if (t->source && (t->from == n || t->to == n))
-            transfer_end(t, false);
+            transfer_break(t, ERR_OK);
     }
     n->replica = NULL;
     replica_abandon(r);
@@ -343,13 +409,10 @@ static void node_turn(struct node *n)
         simworker_run_one(&n->log);
     simworker_run_one(&n->store);
     struct transfer *t = &n->transfer;
-    if (t->source && (n->cut || t->to->cut)) {
-        if (!t->waiting)
-            transfer_end(t, false);
-    } else if (t->source && !t->waiting) {
-        t->waiting = true;
-        replica_snapshot_next(t->source, on_chunk_read, t);
-    }
+    if (t->source && (n->cut || t->to->cut))
+        transfer_break(t, ERR_OK);
+    else if (t->source && !t->waiting)
+        transfer_step(t);
     if (n->replica)
         replica_poll(n->replica);
 }
@@ -491,7 +554,7 @@ static inline enum errc read_point(struct node *n)
 }
 
 /* The value of a key in the node's own state. */
-static const char *local_value(struct node *n, const char *key)
+static inline const char *local_value(struct node *n, const char *key)
 {
     static char text[256];
     struct mvcc_kv *kv = mvcc_get(replica_store(n->replica), bytes_str(key), true);

@@ -72,7 +72,7 @@ static enum errc feed(struct store *s, struct mvcc_restore *r, struct bytes all,
     if (a.code != ERR_OK)
         return a.code;
     a.count = 0;
-    mvcc_restore_finish(r, on_finished, &a);
+    mvcc_restore_finish(r, NULL, on_finished, &a);
     worker_drain(&s->worker);
     assert_int_equal(a.count, 1);
     *ret_index = a.index;
@@ -98,7 +98,7 @@ static void install(struct store *s, struct bytes all, size_t piece)
 {
     uint64_t index = 0;
     struct answer a = {0};
-    struct mvcc_restore *r = mvcc_restore_begin(s->m);
+    struct mvcc_restore *r = mvcc_restore_begin(s->m, NULL);
     assert_int_equal(feed(s, r, all, piece, &index), ERR_OK);
     mvcc_restore_install(r, on_code, &a);
     worker_drain(&s->worker);
@@ -227,7 +227,7 @@ static void refuses_damage(void **state)
             bad.p[at] ^= (uint8_t)(1u << history_random(&rng) % 8);
         else
             buf_append(&bad, "x", 1);
-        struct mvcc_restore *r = mvcc_restore_begin(to.m);
+        struct mvcc_restore *r = mvcc_restore_begin(to.m, NULL);
         assert_int_equal(feed(&to, r, buf_bytes(&bad), 5000, &index), ERR_CORRUPT);
         mvcc_restore_abort(r);
         worker_drain(&to.worker);
@@ -341,7 +341,7 @@ static bool install_dying(struct bytes all, const char *old, const char *new, in
     s.config.disk = &disk.disk;
     s.m = NULL;
     assert_int_equal(mvcc_open(&s.config, &s.m, &err), ERR_OK);
-    struct mvcc_restore *r = mvcc_restore_begin(s.m);
+    struct mvcc_restore *r = mvcc_restore_begin(s.m, NULL);
     assert_int_equal(feed(&s, r, all, 1 << 20, &index), ERR_OK);
     struct answer a = {0};
     mvcc_restore_install(r, on_code, &a);
@@ -359,6 +359,11 @@ static bool install_dying(struct bytes all, const char *old, const char *new, in
     else
         assert_true(strcmp(dump, old) == 0 || strcmp(dump, new) == 0);
     unsigned databases = 0;
+    disk_posix()->list(disk_posix(), s.dir, count_name, &databases, &err);
+    assert_in_range(databases, 1, 2);
+    mvcc_drop_partial(s.m); /* nobody goes on with it */
+    worker_drain(&s.worker);
+    databases = 0;
     disk_posix()->list(disk_posix(), s.dir, count_name, &databases, &err);
     assert_int_equal(databases, 1);
     free(dump);
@@ -406,13 +411,13 @@ static void ends_in_any_order(void **state)
     worker_drain(&s.worker);
     assert_int_equal(c.count, 0);
     /* A restore aborted before, during and after a chunk. */
-    mvcc_restore_abort(mvcc_restore_begin(s.m));
-    struct mvcc_restore *r = mvcc_restore_begin(s.m);
+    mvcc_restore_abort(mvcc_restore_begin(s.m, NULL));
+    struct mvcc_restore *r = mvcc_restore_begin(s.m, NULL);
     mvcc_restore_chunk(r, bytes_str("QFSN"), on_code, &a);
     mvcc_restore_abort(r);
     worker_drain(&s.worker);
     assert_int_equal(a.count, 0);
-    r = mvcc_restore_begin(s.m);
+    r = mvcc_restore_begin(s.m, NULL);
     mvcc_restore_chunk(r, bytes_str("QFSN"), on_code, &a);
     worker_drain(&s.worker);
     assert_int_equal(a.count, 1);
@@ -421,7 +426,7 @@ static void ends_in_any_order(void **state)
     /* Closed under an open snapshot and an open restore. */
     snap = mvcc_snapshot_begin(s.m, &index, &term);
     mvcc_snapshot_next(snap, on_chunk, &c);
-    r = mvcc_restore_begin(s.m);
+    r = mvcc_restore_begin(s.m, NULL);
     worker_step(&s.worker);
     s.worker.immediate = true;
     mvcc_close(s.m);
@@ -446,7 +451,7 @@ static void installing_cancels_what_is_open(void **state)
     make(&s, 1, 300);
     struct mvcc_snapshot *snap = mvcc_snapshot_begin(s.m, &index, &term);
     read_all(&s, snap, &c, 1, 0);
-    struct mvcc_restore *r = mvcc_restore_begin(s.m);
+    struct mvcc_restore *r = mvcc_restore_begin(s.m, NULL);
     assert_int_equal(feed(&s, r, buf_bytes(&c.all), 1 << 20, &index), ERR_OK);
     snap = mvcc_snapshot_begin(s.m, &index, &term);
     mvcc_snapshot_next(snap, on_chunk, &mine);

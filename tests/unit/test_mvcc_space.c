@@ -204,14 +204,14 @@ static void on_whole(void *ctx, enum errc code, uint64_t index, uint64_t term)
 static enum errc receive(struct disked *d, struct bytes data)
 {
     struct stream t = {0};
-    struct mvcc_restore *r = mvcc_restore_begin(d->s.m);
+    struct mvcc_restore *r = mvcc_restore_begin(d->s.m, NULL);
     for (size_t at = 0; at < data.n && t.code == ERR_OK; at += 4096) {
         size_t n = data.n - at < 4096 ? data.n - at : 4096;
         mvcc_restore_chunk(r, bytes_of(data.p + at, n), on_taken, &t);
         worker_drain(&d->s.worker);
     }
     if (t.code == ERR_OK) {
-        mvcc_restore_finish(r, on_whole, &t);
+        mvcc_restore_finish(r, NULL, on_whole, &t);
         worker_drain(&d->s.worker);
     }
     if (t.code != ERR_OK) {
