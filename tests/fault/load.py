@@ -62,5 +62,5 @@ class Witness(Beside):
 
 def writes_work(cluster, nodes=None):
     nodes = nodes or cluster.nodes
-    wait_for(lambda: any(n.ctl("--command-timeout=5s", "put", "/works", "1",
+    wait_for(lambda: any(n.ctl("--command-timeout=2s", "put", "/works", "1",
                                check=False).returncode == 0 for n in nodes), "a write")

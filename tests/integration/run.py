@@ -3,7 +3,7 @@
     python3 tests/integration/run.py [--build build] [--results FILE] [--folder DIR] [--jobs N] [--durations N] [NAME...]
 
 NAME is a file (test_mount), or test_mount.ClassName.test_name. Each test prints one PASS, FAIL or SKIP
-line, which is appended to FILE as well. Tests mostly wait, so N of them run at a time (default: JOBS, or 3),
+line, which is appended to FILE as well. Tests mostly wait, so N of them run at a time (default: JOBS, or 4),
 each in a process of its own, whose output is printed as one block when it ends. Those that are marked with
 harness.exclusive() run alone, after the others; harness.takes_long marks those that begin.
 """
@@ -142,7 +142,7 @@ def main():
     parser.add_argument("--build", default="build")
     parser.add_argument("--results")
     parser.add_argument("--folder", default=os.path.dirname(os.path.abspath(__file__)))
-    parser.add_argument("--jobs", type=int, default=int(os.environ.get("JOBS", 3)))
+    parser.add_argument("--jobs", type=int, default=int(os.environ.get("JOBS", 4)))
     parser.add_argument("--durations", type=int, default=0, help="also list the N longest tests")
     parser.add_argument("names", nargs="*")
     args = parser.parse_args()
