@@ -1,4 +1,4 @@
-#include "tests/sim/story.h"
+#include "tests/sim/story_internal.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -7,207 +7,13 @@
 
 typedef unsigned long long ull;
 
-#define SECOND_NS 1000000000ull
-#define NAMES_MAX 8 /* entries, revisions, requests of one subject */
-#define MEMBERS_MAX 64
-#define PAIRS_MAX 512
 #define BEFORE_MAX 4 /* lines of one sort from before the begin */
 #define GAP_MIN 10   /* fewer lines are left out without a word */
-/* A story without an entry, revision or request of its own begins so long before its end. */
-#define LAST_NS (5 * SECOND_NS)
 
 /* How much a line tells; what tells least is left out first. */
 enum { NOTHING, LITTLE, SOME, MUCH, ALL };
 
-struct names {
-    uint64_t all[NAMES_MAX];
-    size_t count;
-};
-
-struct pick {
-    const struct trace_line *line;
-    int worth;
-    size_t times; /* the same again, one after the other */
-};
-
-struct story {
-    const struct trace *trace;
-    struct about about;
-    bool has_subject;
-    const struct trace_line **lines;
-    size_t count;
-    bool *before; /* by line: it is of before the story's begin, and says how things stood then */
-    struct names indices, revisions, values;
-    uint64_t members; /* concerned, as bits */
-    uint64_t from, to;
-    /* While the lines are gone through. */
-    bool writing[MEMBERS_MAX]; /* it has the entry, and not yet on its disk */
-    struct {
-        const char *format;
-        uint64_t a, b, index;
-    } pairs[PAIRS_MAX]; /* what each member told each other last about the entry */
-    size_t pair_count;
-    struct pick *picks;
-    size_t pick_count;
-};
-
-/* ---- what a line is about ----------------------------------------------------------------------- */
-
-static bool has(const struct names *n, uint64_t v)
-{
-    for (size_t i = 0; i < n->count; i++) {
-        if (n->all[i] == v)
-            return true;
-    }
-    return false;
-}
-
-static void add(struct names *n, uint64_t v)
-{
-    if (v && n->count < NAMES_MAX && !has(n, v))
-        n->all[n->count++] = v;
-}
-
-static bool has_between(const struct names *n, uint64_t low, uint64_t high)
-{
-    for (size_t i = 0; i < n->count; i++) {
-        if (n->all[i] >= low && n->all[i] <= high)
-            return true;
-    }
-    return false;
-}
-
-struct look {
-    enum trace_field fields[TRACE_ARGS];
-    size_t count;
-    bool specific, term, key, thing, client; /* thing: the watch or the lease */
-    bool other_thing;                        /* another one */
-    bool up_to;                              /* acknowledges the entry, and others */
-    uint64_t up_to_index, members, first_member, second_member;
-};
-
-static void look_at_member(struct look *k, uint64_t id)
-{
-    k->members |= 1ull << id % MEMBERS_MAX;
-    if (!k->first_member)
-        k->first_member = id;
-    else if (!k->second_member)
-        k->second_member = id;
-}
-
-static void look_at_field(const struct story *s, const struct trace_line *l, size_t i,
-                          struct look *k)
-{
-    const struct about *a = &s->about;
-    uint64_t v = l->args[i], end = i + 1 < k->count ? l->args[i + 1] : v;
-    bool range = i + 1 < k->count &&
-                 (k->fields[i + 1] == FIELD_INDEX_END || k->fields[i + 1] == FIELD_REVISION_END);
-    switch (k->fields[i]) {
-    case FIELD_MEMBER:
-        look_at_member(k, v);
-        break;
-    case FIELD_INDEX:
-        k->specific |= has_between(&s->indices, v, range ? end : v);
-        break;
-    case FIELD_INDEX_UP_TO:
-        k->up_to |= has_between(&s->indices, 1, v);
-        k->up_to_index = v;
-        break;
-    case FIELD_REVISION:
-        k->specific |= has_between(&s->revisions, v, range ? end : v);
-        break;
-    case FIELD_VALUE:
-        k->specific |= has(&s->values, v);
-        break;
-    case FIELD_TERM:
-        k->term |= a->term && v == a->term;
-        break;
-    case FIELD_KEY:
-        k->key |= v >= a->key_from && v < a->key_end;
-        break;
-    case FIELD_LEASE:
-        k->thing |= a->lease && v == a->lease;
-        k->other_thing |= v != a->lease;
-        break;
-    case FIELD_WATCH:
-        k->thing |= a->watch && v == a->watch;
-        k->other_thing |= v != a->watch;
-        break;
-    case FIELD_CLIENT:
-        k->client |= a->client && v == a->client;
-        break;
-    default:
-        break;
-    }
-}
-
-static struct look look_at(const struct story *s, const struct trace_line *l)
-{
-    struct look k = {0};
-    k.count = trace_fields(l, k.fields);
-    for (size_t i = 0; i < k.count; i++)
-        look_at_field(s, l, i, &k);
-    return k;
-}
-
-/* ---- the subject -------------------------------------------------------------------------------- */
-
-static void add_names(struct story *s, const struct trace_line *l, const struct look *k)
-{
-    for (size_t i = 0; i < k->count; i++) {
-        if (k->fields[i] == FIELD_INDEX)
-            add(&s->indices, l->args[i]);
-        else if (k->fields[i] == FIELD_VALUE)
-            add(&s->values, l->args[i]);
-        else if (k->fields[i] == FIELD_REVISION)
-            add(&s->revisions, l->args[i]);
-    }
-}
-
-/* From the entry to its request to its revision, and back. */
-static void follow_links(struct story *s)
-{
-    for (int pass = 0; pass < 3; pass++) {
-        for (size_t i = 0; i < s->count; i++) {
-            struct look k = look_at(s, s->lines[i]);
-            if (trace_sort_of(s->lines[i]) == TRACE_LINK && k.specific)
-                add_names(s, s->lines[i], &k);
-        }
-    }
-}
-
-/* The story begins with the first line about the entry, revision or request; else, about the watch, lease or term, or
- * some time before the end. */
-static void find_begin(struct story *s)
-{
-    uint64_t specific = UINT64_MAX, other = UINT64_MAX;
-    for (size_t i = 0; i < s->count; i++) {
-        const struct trace_line *l = s->lines[i];
-        struct look k = look_at(s, l);
-        enum trace_sort sort = trace_sort_of(l);
-        if (k.specific && l->at < specific)
-            specific = l->at;
-        if ((k.thing || (k.term && sort != TRACE_ROUTINE)) && l->at < other)
-            other = l->at;
-    }
-    uint64_t last = s->to > LAST_NS ? s->to - LAST_NS : 0;
-    s->from = specific != UINT64_MAX ? specific : other != UINT64_MAX ? other : last;
-}
-
-static void find_members(struct story *s)
-{
-    const struct about *a = &s->about;
-    if (a->member)
-        s->members |= 1ull << a->member % MEMBERS_MAX;
-    if (a->other)
-        s->members |= 1ull << a->other % MEMBERS_MAX;
-    for (size_t i = 0; i < s->count; i++) {
-        struct look k = look_at(s, s->lines[i]);
-        bool vote = k.term && trace_sort_of(s->lines[i]) == TRACE_VOTE;
-        if (s->lines[i]->at >= s->from && (k.specific || k.thing || vote))
-            s->members |= k.members;
-    }
-}
+/* ---- how things stood before -------------------------------------------------------------------- */
 
 /* The last lines of one sort: places, plus one; 0: none. */
 struct last {
@@ -233,7 +39,7 @@ static void find_before(struct story *s)
     struct last faults[MEMBERS_MAX] = {0}, reigns[MEMBERS_MAX] = {0}, network = {0}, thing = {0};
     s->before = xcalloc(s->count + 1, sizeof(*s->before));
     for (size_t i = 0; s->has_subject && i < s->count && s->lines[i]->at < s->from; i++) {
-        struct look k = look_at(s, s->lines[i]);
+        struct look k = story_look(s, s->lines[i]);
         enum trace_sort sort = trace_sort_of(s->lines[i]);
         size_t id = k.first_member % MEMBERS_MAX;
         if (k.thing)
@@ -269,7 +75,7 @@ static bool is_news(struct story *s, const struct trace_line *l, const struct lo
         s->pairs[s->pair_count].format = l->format;
         s->pairs[s->pair_count].a = k->first_member;
         s->pairs[s->pair_count++].b = k->second_member;
-    } else if (has_between(&s->indices, 1, s->pairs[i].index)) {
+    } else if (story_has_between(&s->indices, 1, s->pairs[i].index)) {
         return false;
     }
     s->pairs[i].index = k->up_to_index;
@@ -331,7 +137,7 @@ static int worth_without_subject(enum trace_sort sort)
 
 static int worth_of(struct story *s, const struct trace_line *l)
 {
-    struct look k = look_at(s, l);
+    struct look k = story_look(s, l);
     enum trace_sort sort = trace_sort_of(l);
     if (!s->has_subject)
         return worth_without_subject(sort);
@@ -481,13 +287,7 @@ void story_print(const struct trace *t, const struct about *about, FILE *out)
     s.lines = trace_lines(t, &s.count);
     if (about)
         s.about = *about;
-    s.to = s.count ? s.lines[s.count - 1]->at : 0;
-    add(&s.indices, s.about.index);
-    add(&s.revisions, s.about.revision);
-    add(&s.values, s.about.value);
-    follow_links(&s);
-    find_begin(&s);
-    find_members(&s);
+    story_find_subject(&s);
     find_before(&s);
     choose(&s);
     if (about)

@@ -41,6 +41,7 @@ static const struct {
     SETTING("crash-in-start", crash_in_start_percent, 0),
     SETTING("chase", chase_percent, 0),
     SETTING("quota", quota_bytes, 0),
+    SETTING("small-queue", uncommitted_bytes_max, 0),
     SETTING("compaction", compact_percent, 0),
     SETTING("slow-watch", slow_watch_percent, 0),
     SETTING("administration", administration, 0),
