@@ -31,6 +31,7 @@ unit_of() {
     case "$1" in
     expiry-unbounded) echo test_replica_lease ;; # the simulator's members need no time to work on an entry
     refused-while-astray) echo test_replica_refused ;;
+    restore-*) echo test_restore ;;
     esac
 }
 
@@ -44,12 +45,14 @@ scenario_of() {
     corrupt-log-cut-as-torn) echo rotten-log ;;
     corrupt-row-served | short-revision-served) echo rotten-row ;;
     second-snapshot-replaces-first) echo two-snapshots ;;
+    forgetful-member-stays) echo lost-tail ;;
+    stalled-leader-revokes) echo stalled-leader ;;
     esac
 }
 
 is_slow() {
     case "$1" in
-    read-index-reused | stalled-leader-revokes) return 0 ;;
+    read-index-reused) return 0 ;;
     *) return 1 ;;
     esac
 }

@@ -15,10 +15,10 @@
 #define ELECT_MAX (8 * SECOND)
 
 static const char *const names[SCENARIO_KINDS] = {
-    "none",       "hung-disk",  "figure-8",      "two-changes", "prevote",
-    "rotten-row", "rotten-log", "two-snapshots", "lost-tail",   "broken-streams",
+    "none",       "hung-disk",     "figure-8",  "two-changes",    "prevote",        "rotten-row",
+    "rotten-log", "two-snapshots", "lost-tail", "broken-streams", "stalled-leader",
 };
-static const size_t sizes[SCENARIO_KINDS] = {0, 3, 5, 7, 3, 3, 3, 3, 3, 3};
+static const size_t sizes[SCENARIO_KINDS] = {0, 3, 5, 7, 3, 3, 3, 3, 3, 3, 3};
 
 enum scenario_kind scenario_named(const char *name)
 {
@@ -317,6 +317,9 @@ void scenario_look(struct simnode *n)
         break;
     case SCENARIO_TWO_SNAPSHOTS:
         scenario_two_snapshots(c, n);
+        break;
+    case SCENARIO_STALLED_LEADER:
+        scenario_stalled_leader(c, n);
         break;
     case SCENARIO_LOST_TAIL:
         scenario_lost_tail(c, n);

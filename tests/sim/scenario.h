@@ -39,6 +39,8 @@ enum scenario_kind {
     /* A member needs a snapshot of many chunks, while each stream lives for a few of them only, links are reset
      * all the time, and the member itself is ended in the middle of it. */
     SCENARIO_BROKEN_STREAMS,
+    /* A leader stands still, wakes up, and takes leases for ended that were kept alive elsewhere (e#15247). */
+    SCENARIO_STALLED_LEADER,
     SCENARIO_KINDS,
 };
 

@@ -87,6 +87,7 @@ static void check_alive(struct sim *s)
 static void end(struct sim *s, struct sim_result *r)
 {
     check_equal(s);
+    hashes_check(s);
     watches_check_end(&s->watches);
     leases_check_end(&s->leases);
     repair_check_end(&s->admin);
@@ -144,6 +145,7 @@ void sim_run(const struct sim_options *o, struct sim_result *ret_result, struct 
     run_until(s, (total > calm ? total : calm) - QUIET);
     s->load_over = true;
     run_until(s, s->world.now + QUIET);
+    hashes_ask(s);
     settle(s);
     end(s, ret_result);
     /* The process ends now; the worlds' memory goes with it. What is freed here is what a leak of the

@@ -7,6 +7,7 @@
  *     scenario.h  what is made to go wrong      without.h the kinds of it, by name
  *     trace.h     what happened                 story.h, note.h   what a failure tells of it
  *     rot.h       disks that lie                    repair.h  what he does about it
+ *     hashes.h    members' histories compared
  *
  * A run has two phases. In the first one faults happen: nothing false may be answered (safety). Then
  * they stop, and the cluster must become available and equal within a bounded time (liveness). */
@@ -16,6 +17,7 @@
 #include "tests/sim/admin.h"
 #include "tests/sim/check.h"
 #include "tests/sim/faults.h"
+#include "tests/sim/hashes.h"
 #include "tests/sim/model.h"
 #include "tests/sim/repair.h"
 #include "tests/sim/rot.h"
@@ -42,6 +44,7 @@ struct sim {
     struct leases leases;
     struct watches watches;
     struct admin admin;
+    struct hashes hashes;
     struct simnode *nodes[SIM_MEMBERS_MAX]; /* nodes[id - 1] */
     size_t node_count, initial_count;
     bool calm;      /* the liveness phase */
