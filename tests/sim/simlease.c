@@ -87,6 +87,7 @@ static void on_granted(void *ctx, uint64_t token, const struct simanswer *a)
     struct holder *h = ctx;
     if (!h->lease || token != h->token)
         return;
+    h->unanswered = false;
     NOTE3(&h->sim->world, "%m answers the grant of lease %l: %e", h->node, h->lease->id, a->code);
     if (a->code != ERR_OK) {
         abandon(h);
@@ -107,6 +108,7 @@ static void on_put(void *ctx, uint64_t token, const struct simanswer *a)
     struct holder *h = ctx;
     if (!h->lease || token != h->token)
         return;
+    h->unanswered = false;
     h->has_key = a->code == ERR_OK;
     if (a->code == ERR_LEASE_NOT_FOUND)
         abandon(h);
@@ -119,6 +121,7 @@ static void on_renewed(void *ctx, uint64_t token, const struct simanswer *a)
     struct holder *h = ctx;
     if (!h->lease || token != h->token)
         return;
+    h->unanswered = false;
     NOTE4(&h->sim->world, "%m answers the renewal of lease %l: %e, %u s", h->node, h->lease->id,
           a->code, a->ttl);
     if (a->code == ERR_OK && a->ttl > 0) {
@@ -141,12 +144,17 @@ static void on_revoked(void *ctx, uint64_t token, const struct simanswer *a)
 {
     struct holder *h = ctx;
     (void)a;
-    if (h->lease && token == h->token)
-        abandon(h);
+    if (!h->lease || token != h->token)
+        return;
+    h->unanswered = false;
+    abandon(h);
 }
 
 static void ask(struct holder *h, const struct simreq *q, simcall_done done)
 {
+    if (h->unanswered) /* the last one: it asks another member */
+        h->node = clients_pick_node(&h->sim->clients);
+    h->unanswered = true;
     step_after(h, CALL_TIMEOUT_MS); /* unless the answer comes before */
     h->asked_at = h->sim->world.now;
     note_lease_request(h->sim, h->node, q);

@@ -24,7 +24,8 @@ struct holder {
     struct lease *lease;
     uint64_t keep_until, token, asked_at, node;
     bool has_key;
-    bool sleeper; /* renews nothing */
+    bool unanswered; /* the last request */
+    bool sleeper;    /* renews nothing */
     bool
         patient; /* has lasting leases, and renews them: what has been checkpointed is taken back */
 };
