@@ -35,6 +35,7 @@ enum errc offline_write_log(const struct offline_log *l, struct error *err)
     struct wal *w = NULL;
     enum errc code = wal_open(&(struct wal_config){.disk = l->disk,
                                                    .worker = &none,
+                                                   .env = l->env,
                                                    .dir = dir,
                                                    .cluster_id = l->cluster_id,
                                                    .member_id = l->member_id,

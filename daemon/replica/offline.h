@@ -22,6 +22,7 @@ struct offline_log {
     struct raft_entry *const *entries;
     size_t entry_count; /* behind the base; all committed */
     size_t segment_bytes;
+    struct env *env; /* as wal_config's */
 };
 /* A new log in data_dir/member/log. */
 enum errc offline_write_log(const struct offline_log *l, struct error *err);

@@ -24,7 +24,7 @@ static enum errc write_store(const struct restore_config *c, const char *dir,
         .file = c->file,
         .dir = dir,
         .keep = {[MVCC_BUCKET_LEASE] = !MUTANT(restore_forgets_leases),
-                 [MVCC_BUCKET_SESSION] = true,
+                 [MVCC_BUCKET_SESSION] = !MUTANT(restore_forgets_sessions),
                  [MVCC_BUCKET_AUTH] = true,
                  [MVCC_BUCKET_MEMBER] = MUTANT(restore_keeps_members)},
         .rows = rows,
@@ -51,7 +51,8 @@ enum errc replica_restore(const struct restore_config *c, struct error *err)
                                                        .base = state.applied,
                                                        .base_term = state.term,
                                                        .term = state.term,
-                                                       .segment_bytes = c->wal_segment_bytes},
+                                                       .segment_bytes = c->wal_segment_bytes,
+                                                       .env = c->env},
                                  err);
     free(dir);
     return code;

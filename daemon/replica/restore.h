@@ -21,6 +21,7 @@ struct restore_config {
     const struct replica_member *members; /* of the new cluster, with this one */
     size_t member_count;
     size_t wal_segment_bytes; /* 0: default */
+    struct env *env;          /* for the log's nonce; NULL: the system's */
 };
 
 /* import_check() is the caller's to call first: then nothing is begun with a file that is no good. Errors as

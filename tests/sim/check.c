@@ -376,6 +376,38 @@ void check_snapshot_installed(struct simnode *n)
     faults_snapshot_installed(n);
 }
 
+/* ---- after a restore ----------------------------------------------------------------------------- */
+
+static void check_lease(void *ctx, int64_t id)
+{
+    bool *seen = ctx;
+    seen[id] = true;
+}
+
+void check_restored(struct simnode *n, const bool *leases)
+{
+    struct sim *s = n->sim;
+    struct mvcc *store = replica_store(n->replica);
+    bool seen[LEASES_MAX + 1] = {false};
+    size_t count;
+    const struct replica_member *members = replica_members(n->replica, &count);
+    if (mvcc_revision(store) != s->model.last)
+        world_fail(&s->world, "member %llu was restored at revision %lld, the backup is of %lld",
+                   (ull)n->id, (long long)mvcc_revision(store), (long long)s->model.last);
+    int64_t compacted = mvcc_compact_revision(store);
+    for (int64_t r = compacted > 1 ? compacted : 1; r <= s->model.last; r++)
+        compare(n, r);
+    lessor_each(replica_lessor(n->replica), check_lease, seen);
+    for (size_t id = 1; id <= LEASES_MAX; id++)
+        if (seen[id] != leases[id])
+            world_fail(&s->world, "member %llu was restored with lease %zu: %d, the backup: %d",
+                       (ull)n->id, id, seen[id], leases[id]);
+    for (size_t i = 0; i < count; i++)
+        if (count != s->initial_count || members[i].id <= s->initial_first)
+            world_fail(&s->world, "member %llu was restored with member %llu", (ull)n->id,
+                       (ull)members[i].id);
+}
+
 /* ---- the end ------------------------------------------------------------------------------------ */
 
 static bool same_members(const struct simnode *a, const struct simnode *b)

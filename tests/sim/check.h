@@ -58,6 +58,8 @@ void check_started(struct simnode *n); /* it has been opened */
 void check_stopped(struct simnode *n); /* it is about to go */
 void check_node(struct simnode *n);    /* it has done something */
 void check_snapshot_installed(struct simnode *n);
+/* A member was restored from a backup: it has all that the model has, at every revision, and these leases. */
+void check_restored(struct simnode *n, const bool *leases);
 void check_equal(struct sim *s); /* at the end: all members hold the same */
 
 #endif

@@ -135,6 +135,23 @@ void model_refuse(struct model *m, uint64_t value)
     m->values_count++;
 }
 
+#define VALUE_FORGOTTEN UINT64_MAX /* in the place of a value that may come again */
+
+void model_cut(struct model *m, int64_t revision)
+{
+    if (revision >= m->last)
+        return;
+    size_t count = m->begins[revision + 1];
+    for (size_t i = count; i < m->count; i++) {
+        if (!m->kvs[i].tombstone)
+            m->values[value_slot(m, m->kvs[i].value)] = VALUE_FORGOTTEN;
+        m->keys[m->kvs[i].key].count--;
+    }
+    m->count = count;
+    m->last = revision;
+    m->seen_at[revision] = m->world->now;
+}
+
 const struct modelkv *model_change_at(const struct model *m, uint32_t key, int64_t revision)
 {
     const struct model_history *h = &m->keys[key];

@@ -62,6 +62,9 @@ void model_observe(struct model *m, uint64_t node, int64_t revision, const struc
 /* A write of this value was refused for good: it must not have taken place, and never will. */
 void model_refuse(struct model *m, uint64_t value);
 
+/* What came after `revision` never was: the cluster was restored from a backup. */
+void model_cut(struct model *m, int64_t revision);
+
 /* A key's state as of a revision; NULL: not there. `revision` must not be above the last. */
 const struct modelkv *model_at(const struct model *m, uint32_t key, int64_t revision);
 /* The newest change of a key at or below `revision`, a tombstone as well; NULL: none. */

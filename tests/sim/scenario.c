@@ -16,9 +16,9 @@
 
 static const char *const names[SCENARIO_KINDS] = {
     "none",       "hung-disk",     "figure-8",  "two-changes",    "prevote",        "rotten-row",
-    "rotten-log", "two-snapshots", "lost-tail", "broken-streams", "stalled-leader",
+    "rotten-log", "two-snapshots", "lost-tail", "broken-streams", "stalled-leader", "restore",
 };
-static const size_t sizes[SCENARIO_KINDS] = {0, 3, 5, 7, 3, 3, 3, 3, 3, 3, 3};
+static const size_t sizes[SCENARIO_KINDS] = {0, 3, 5, 7, 3, 3, 3, 3, 3, 3, 3, 0};
 
 enum scenario_kind scenario_named(const char *name)
 {
@@ -43,6 +43,11 @@ void scenario_draw(struct scenario *c, struct sim *s, enum scenario_kind wanted)
         c->kind = 1 + s->world.seed / ONE_IN % (SCENARIO_KINDS - 1);
     if (c->kind == SCENARIO_NONE)
         return;
+    if (c->kind == SCENARIO_RESTORE) { /* beside all faults but those that cost single disks */
+        f->on[FAULT_ROT] = f->on[FAULT_MISDIRECT] = f->on[FAULT_WIPE] = false;
+        f->repairs = f->quota_bytes != 0;
+        return;
+    }
     memset(f->on, 0, sizeof(f->on));
     f->delay_max = 2 * MS;
     f->loss_percent = f->duplicate_percent = f->reorder_percent = f->late_percent = 0;
@@ -373,7 +378,7 @@ static void on_time(struct world *w, void *ctx, uint64_t a, uint64_t b)
 
 void scenario_stop(struct scenario *c)
 {
-    if (c->kind == SCENARIO_NONE)
+    if (c->kind == SCENARIO_NONE || c->kind == SCENARIO_RESTORE)
         return;
     c->over = true;
     TRACE1(&c->sim->world, "=the scenario is over after %u rounds", c->rounds);
@@ -383,7 +388,7 @@ void scenario_stop(struct scenario *c)
 
 void scenario_start(struct scenario *c)
 {
-    if (c->kind == SCENARIO_NONE)
+    if (c->kind == SCENARIO_NONE || c->kind == SCENARIO_RESTORE)
         return;
     scenario_step(c, 0);
     world_after(&c->sim->world, 50 * MS, on_time, c, 0, 0);

@@ -41,6 +41,8 @@ enum scenario_kind {
     SCENARIO_BROKEN_STREAMS,
     /* A leader stands still, wakes up, and takes leases for ended that were kept alive elsewhere (e#15247). */
     SCENARIO_STALLED_LEADER,
+    /* All disks are lost under load and faults, and a new cluster is restored from a backup: disaster.h. */
+    SCENARIO_RESTORE,
     SCENARIO_KINDS,
 };
 

@@ -51,6 +51,7 @@ static void begin(struct sim *s, const struct sim_options *o)
 {
     draw(s, o);
     simvfs_seed((uint32_t)o->seed | 1);
+    s->cluster_id = SIM_CLUSTER_ID;
     simnet_init(&s->net, s);
     model_init(&s->model, &s->world);
     check_init(&s->check);
@@ -64,6 +65,7 @@ static void begin(struct sim *s, const struct sim_options *o)
     admin_start(&s->admin, s);
     faults_start(&s->faults);
     scenario_start(&s->scenario);
+    disaster_start(&s->disaster, s);
     if (o->begun)
         o->begun(s);
 }
@@ -157,6 +159,7 @@ void sim_run(const struct sim_options *o, struct sim_result *ret_result, struct 
     }
     for (size_t i = 0; i < s->node_count; i++)
         simnode_free(s->nodes[i]);
+    disaster_free(&s->disaster);
     simnet_free(&s->net);
     clients_free(&s->clients);
     check_free(&s->check);

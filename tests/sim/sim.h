@@ -5,6 +5,7 @@
  *     simnode.h   one member and its machine        simclient.h, simlease.h, simwatch.h   the load
  *     faults.h    what goes wrong                   admin.h   what an operator does
  *     scenario.h  what is made to go wrong      without.h the kinds of it, by name
+ *     disaster.h  all is lost, and restored from a backup
  *     trace.h     what happened                 story.h, note.h   what a failure tells of it
  *     rot.h       disks that lie                    repair.h  what he does about it
  *     hashes.h    members' histories compared
@@ -16,6 +17,7 @@
 
 #include "tests/sim/admin.h"
 #include "tests/sim/check.h"
+#include "tests/sim/disaster.h"
 #include "tests/sim/faults.h"
 #include "tests/sim/hashes.h"
 #include "tests/sim/model.h"
@@ -45,8 +47,11 @@ struct sim {
     struct watches watches;
     struct admin admin;
     struct hashes hashes;
+    struct disaster disaster;
     struct simnode *nodes[SIM_MEMBERS_MAX]; /* nodes[id - 1] */
-    size_t node_count, initial_count;
+    /* The first members are nodes[initial_first] and on: a cluster that was restored has others. */
+    size_t node_count, initial_count, initial_first;
+    uint64_t cluster_id;
     bool calm;      /* the liveness phase */
     bool load_over; /* clients begin nothing new */
     /* A run of steady.h: no model, and no list of what was seen, since both would grow with time. */

@@ -67,9 +67,11 @@ static void record(struct simclient *c, const struct simanswer *a)
     all->ops[all->op_count++] = (struct linear_op){c->called, returned, x, 0};
 }
 
+static uint64_t value_at_start; /* of the key that is judged */
+
 static void model_start(void *state)
 {
-    memset(state, 0, sizeof(uint64_t));
+    memcpy(state, &value_at_start, sizeof(value_at_start));
 }
 
 static bool model_step(void *state, const struct linear_op *op)
@@ -150,6 +152,7 @@ uint64_t clients_check_histories(struct clients *c)
                 ops[count++] = c->ops[i];
         }
         add_hints(c, key, ops, count);
+        value_at_start = c->epoch_values[key];
         enum linear_verdict v = linear_check(&m, ops, count, LINEAR_STEPS_MAX, &stuck);
         if (v == LINEAR_NO)
             world_fail_about(&c->sim->world, ABOUT(ABOUT_KEY(key)),
@@ -158,7 +161,26 @@ uint64_t clients_check_histories(struct clients *c)
         undecided += v == LINEAR_GAVE_UP;
     }
     free(ops);
-    return undecided;
+    c->undecided += undecided;
+    return c->undecided;
+}
+
+static void forget_history(struct clients *c)
+{
+    for (size_t i = 0; i < c->op_count; i++)
+        free((void *)c->ops[i].op);
+    c->op_count = 0;
+}
+
+void clients_end_epoch(struct clients *c, int64_t revision)
+{
+    for (size_t i = 0; i < c->count; i++)
+        if (c->all[i].busy)
+            record(&c->all[i], NULL);
+    clients_check_histories(c);
+    forget_history(c);
+    c->epoch = revision;
+    c->floor = c->floor > revision ? revision : c->floor;
 }
 
 /* ---- what is asked ------------------------------------------------------------------------------ */
@@ -324,7 +346,9 @@ static void on_answer(void *ctx, uint64_t token, const struct simanswer *a)
         answer_check(s, &c->request, a, c->floor);
         if (!c->request.serializable && a->revision > s->clients.floor)
             s->clients.floor = a->revision;
-        record(c, a);
+        /* What the backup has of it is where the history begins. */
+        if (!c->across || a->revision > s->clients.epoch)
+            record(c, a);
         c->succeeded++;
         c->calm_succeeded += s->calm;
     } else if (c->maybe && !c->request.client_id) {
@@ -364,12 +388,30 @@ static void next(struct world *w, void *ctx, uint64_t a, uint64_t b)
     if (simrng_chance(&all->rng, 20))
         c->node = clients_pick_node(all);
     c->busy = true;
-    c->maybe = false;
+    c->maybe = c->across = false;
     c->attempts = 0;
     c->called = w->now;
     c->floor = all->floor;
     all->asked++;
     attempt(c);
+}
+
+void clients_begin_epoch(struct clients *c)
+{
+    struct model *m = &c->sim->model;
+    for (uint32_t key = 0; key < CLIENT_LINEAR_KEYS; key++) {
+        const struct modelkv *kv = model_at(m, key, m->last);
+        c->epoch_values[key] = kv ? kv->value : 0;
+    }
+    for (size_t i = 0; i < c->count; i++) {
+        struct simclient *one = &c->all[i];
+        if (!one->busy)
+            continue;
+        one->across = one->maybe = true;
+        one->floor = one->floor > c->epoch ? c->epoch : one->floor;
+        one->token++; /* an answer of the old cluster is for nobody */
+        try_again(one);
+    }
 }
 
 void clients_start(struct clients *c, struct sim *s)
@@ -391,7 +433,6 @@ void clients_start(struct clients *c, struct sim *s)
 
 void clients_free(struct clients *c)
 {
-    for (size_t i = 0; i < c->op_count; i++)
-        free((void *)c->ops[i].op);
+    forget_history(c);
     free(c->ops);
 }

@@ -37,6 +37,7 @@ struct simclient {
     struct simreq request;
     uint64_t called;
     int64_t floor; /* the answer must be at this revision or later */
+    bool across;   /* the request began before a restore, and may be in the backup */
     uint64_t last_read[CLIENT_LINEAR_KEYS];
     uint64_t succeeded, calm_succeeded;
 };
@@ -51,7 +52,15 @@ struct clients {
     struct linear_op *ops;
     size_t op_count, op_cap;
     uint64_t asked, unknown, refused;
+    int64_t epoch;                             /* the revision of the last restore, 0: none */
+    uint64_t epoch_values[CLIENT_LINEAR_KEYS]; /* what was there then */
+    uint64_t undecided;
 };
+
+/* All is lost, and a backup of `revision` takes its place: the histories so far are judged; then (when the model
+ * is cut) those from now on begin with what the backup holds. Requests under way are asked again. */
+void clients_end_epoch(struct clients *c, int64_t revision);
+void clients_begin_epoch(struct clients *c);
 
 void clients_start(struct clients *c, struct sim *s);
 void clients_free(struct clients *c);

@@ -325,6 +325,21 @@ static void check_keys(struct leases *l, struct simnode *n)
     }
 }
 
+void leases_end_epoch(struct leases *l, const bool *there)
+{
+    for (size_t i = 0; i < l->count; i++) {
+        struct lease *lease = &l->all[i];
+        lease->gone = !there[lease->id];
+        lease->revoking = false;
+        lease->sure_until = 0;
+        lease->abandoned_at = l->sim->world.now;
+    }
+    for (size_t i = 0; i < l->holder_count; i++) {
+        l->holders[i].lease = NULL;
+        step_after(&l->holders[i], 500 + simrng_below(&l->rng, 2000));
+    }
+}
+
 void leases_check_end(struct leases *l)
 {
     for (size_t i = 0; i < l->sim->node_count; i++) {

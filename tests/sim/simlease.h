@@ -43,6 +43,8 @@ struct leases {
 void leases_start(struct leases *l, struct sim *s);
 /* A revoke was applied, for the first time anywhere. */
 void leases_revoked(struct leases *l, int64_t id, uint64_t request_id);
+/* The cluster is that of a backup again: those that `there` says, by id, are there, and nobody renews them. */
+void leases_end_epoch(struct leases *l, const bool *there);
 void leases_check_end(struct leases *l); /* abandoned ones are gone */
 
 #endif

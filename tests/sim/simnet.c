@@ -56,7 +56,7 @@ void simnet_send(struct replica_transport *t, const struct raft_message *m)
     }
     struct buf *b = &n->outbox[m->to];
     if (b->n == 0)
-        codec_batch_begin(b, SIM_CLUSTER_ID, n->id);
+        codec_batch_begin(b, n->sim->cluster_id, n->id);
     codec_batch_add(b, m);
     if (m->type == RAFT_MSG_APPEND && m->entry_count > 0) {
         if (!n->outbox_entries[m->to].first)

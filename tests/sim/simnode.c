@@ -270,7 +270,7 @@ static void fill_config(struct simnode *n, struct replica_config *c, struct repl
     struct sim *s = n->sim;
     size_t count = 0;
     for (size_t i = 0; i < s->node_count && count < RAFT_MEMBERS_MAX; i++) {
-        if (i >= s->initial_count && i + 1 != n->id)
+        if ((i < s->initial_first || i >= s->initial_first + s->initial_count) && i + 1 != n->id)
             continue;
         static char urls[SIM_MEMBERS_MAX][48];
         static char *url_of[SIM_MEMBERS_MAX];
@@ -288,7 +288,7 @@ static void fill_config(struct simnode *n, struct replica_config *c, struct repl
         .log_worker = &n->log.base,
         .store_worker = &n->store.base,
         .transport = &n->transport,
-        .cluster_id = SIM_CLUSTER_ID,
+        .cluster_id = s->cluster_id,
         .member_id = n->id,
         .initial_members = members,
         .initial_member_count = count,
@@ -454,6 +454,7 @@ void simnode_crash(struct simnode *n, bool power)
         calls_drop_all(n);
         watches_drop_all(n);
         simnet_drop_all(n);
+        disaster_drop(n);
         replica_abandon(n->replica);
         n->replica = NULL;
         simworker_drain(&n->log); /* what the closed log still has under way fails, and frees it */
@@ -469,6 +470,7 @@ void simnode_stop(struct simnode *n)
     TRACE2(&n->sim->world, "!%m is told to stop, in order (life %u)", n->id, n->boot);
     check_stopped(n);
     simnet_drop_all(n);
+    disaster_drop(n);
     n->store.eager = true;
     replica_close(n->replica);
     n->replica = NULL;

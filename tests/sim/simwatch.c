@@ -366,6 +366,17 @@ void watches_check_end(struct watches *all)
     }
 }
 
+void watches_end_epoch(struct watches *all, int64_t revision)
+{
+    for (size_t i = 0; i < all->count; i++) {
+        struct simwatch *t = &all->all[i];
+        t->next = t->next > revision + 1 ? revision + 1 : t->next;
+        disconnect(t);
+        reconnect_after(t,
+                        100 + simrng_below(&all->rng, 1000)); /* what is under way is for nobody */
+    }
+}
+
 void watches_close(struct watches *all)
 {
     for (size_t i = 0; i < all->count; i++)

@@ -44,6 +44,8 @@ void watches_drop_all(struct simnode *n);  /* its process died */
 void watches_check_end(struct watches *w); /* all have seen everything */
 /* A client begins a watch on all keys at an old revision, at that member. */
 void watches_begin_anew(struct watches *w, uint64_t node, int64_t revision);
+/* The history behind `revision` is gone: clients go on from there. */
+void watches_end_epoch(struct watches *w, int64_t revision);
 void watches_close(struct watches *w);
 
 #endif

@@ -331,6 +331,7 @@ static void begin(struct run *r, struct sim *s, uint64_t seed)
     check_init(&s->check);
     s->clients.net_rng = world_rng(&s->world, 3);
     s->initial_count = 3;
+    s->cluster_id = SIM_CLUSTER_ID;
     for (size_t i = 0; i < s->initial_count; i++)
         s->nodes[s->node_count++] = simnode_new(s, i + 1, false);
     for (size_t i = 0; i < s->initial_count; i++)
