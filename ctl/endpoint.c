@@ -258,7 +258,8 @@ static void print_health(struct ctl *ctl, const struct ctl_answer *answers, cons
             printf("\"Endpoint\" : \"%s\"\n\"Health\" : %s\n\"Took\" : %s\n\"Error\" : %s\n\n",
                    endpoint, yes(good), took, error);
         } else if (good) {
-            printf("%s is healthy: successfully committed proposal: took = %s\n", endpoint, took);
+            fprintf(stderr, "%s is healthy: successfully committed proposal: took = %s\n", endpoint,
+                    took); /* to standard error, as etcdctl 3.4 */
         } else {
             fprintf(stderr, "%s is unhealthy: failed to commit proposal: %s\n", endpoint, error);
         }
