@@ -216,6 +216,8 @@ static void one_stream_at_a_time(void **state)
     older.message.snapshot_index--;
     older.id.index--;
     assert_int_equal(replica_receive_snapshot_begin(r, &older, &to_nobody, &none), ERR_BUSY);
+    foreign.size = UINT64_MAX / 2; /* more than any disk has */
+    assert_int_equal(replica_receive_snapshot_begin(r, &foreign, &to_nobody, &none), ERR_NO_SPACE);
     foreign.message.term--;
     assert_int_equal(replica_receive_snapshot_begin(r, &foreign, &to_nobody, &none), ERR_INVALID);
     /* A connection that is half open is taken over from, in the middle of a chunk. */
