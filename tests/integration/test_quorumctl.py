@@ -38,9 +38,11 @@ QUESTIONS = [
 
 
 def normal(text):
-    """Takes out what differs between two askings: times, the log lines of etcdctl's library, padding."""
+    """Takes out what differs between two askings: times, who answered, the log lines of etcdctl's
+    library, padding."""
     text = "\n".join(line for line in text.splitlines() if not line.startswith('{"level"'))
     text = re.sub(r"[\d.]+(ns|µs|ms|s)\b", "TIME", text)
+    text = re.sub(r'"member_id":\d+', '"member_id":N', text)  # of whichever member was asked
     return re.sub(r"[ -]+", " ", text)
 
 
