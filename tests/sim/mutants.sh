@@ -47,6 +47,7 @@ scenario_of() {
     second-snapshot-replaces-first) echo two-snapshots ;;
     forgetful-member-stays) echo lost-tail ;;
     stalled-leader-revokes) echo stalled-leader ;;
+    truncation-not-recovered) echo short-log ;;
     esac
 }
 

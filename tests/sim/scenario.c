@@ -15,10 +15,11 @@
 #define ELECT_MAX (8 * SECOND)
 
 static const char *const names[SCENARIO_KINDS] = {
-    "none",       "hung-disk",     "figure-8",  "two-changes",    "prevote",        "rotten-row",
-    "rotten-log", "two-snapshots", "lost-tail", "broken-streams", "stalled-leader", "restore",
+    "none",           "hung-disk",  "figure-8",      "two-changes", "prevote",
+    "rotten-row",     "rotten-log", "two-snapshots", "lost-tail",   "broken-streams",
+    "stalled-leader", "restore",    "short-log",
 };
-static const size_t sizes[SCENARIO_KINDS] = {0, 3, 5, 7, 3, 3, 3, 3, 3, 3, 3, 0};
+static const size_t sizes[SCENARIO_KINDS] = {0, 3, 5, 7, 3, 3, 3, 3, 3, 3, 3, 0, 3};
 
 enum scenario_kind scenario_named(const char *name)
 {
@@ -54,7 +55,8 @@ void scenario_draw(struct scenario *c, struct sim *s, enum scenario_kind wanted)
     f->damage_permille = f->answer_loss_permille = f->drift_permille = 0;
     f->crash_in_start_percent = f->chase_percent = f->administration = 0;
     f->snapshot_entries = 10000;
-    f->append_bytes_max = c->kind == SCENARIO_FIGURE_8 ? 1 : 0; /* entry by entry */
+    f->append_bytes_max =
+        c->kind == SCENARIO_FIGURE_8 || c->kind == SCENARIO_SHORT_LOG ? 1 : 0; /* entry by entry */
     f->repairs |= c->kind == SCENARIO_ROTTEN_ROW || c->kind == SCENARIO_ROTTEN_LOG ||
                   c->kind == SCENARIO_LOST_TAIL;
     if (c->kind == SCENARIO_ROTTEN_ROW)
@@ -322,6 +324,9 @@ void scenario_look(struct simnode *n)
         break;
     case SCENARIO_TWO_SNAPSHOTS:
         scenario_two_snapshots(c, n);
+        break;
+    case SCENARIO_SHORT_LOG:
+        scenario_short_log(c, n);
         break;
     case SCENARIO_STALLED_LEADER:
         scenario_stalled_leader(c, n);

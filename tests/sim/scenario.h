@@ -43,6 +43,8 @@ enum scenario_kind {
     SCENARIO_STALLED_LEADER,
     /* All disks are lost under load and faults, and a new cluster is restored from a backup: disaster.h. */
     SCENARIO_RESTORE,
+    /* A member dies while a longer log of it is replaced by a shorter one (baidu/braft#119). */
+    SCENARIO_SHORT_LOG,
     SCENARIO_KINDS,
 };
 

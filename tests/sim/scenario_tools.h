@@ -27,7 +27,7 @@ bool scenario_quiet(const struct scenario *c, const struct simnode *n);
 /* c->n[0] is `first`, the others come in a random order. */
 void scenario_cast(struct scenario *c, struct simnode *first);
 
-/* ---- scenario_rot.c, scenario_snapshot.c, scenario_stall.c, scenario_tail.c: every 50 ms, and after anything that a member did */
+/* ---- scenario_rot.c, scenario_snapshot.c, scenario_stall.c, scenario_short.c, scenario_tail.c: every 50 ms, and after anything that a member did */
 void scenario_rotten_row(struct scenario *c);
 void scenario_rotten_log(struct scenario *c);
 void scenario_two_snapshots(struct scenario *c, struct simnode *n);
@@ -36,5 +36,6 @@ void scenario_broken_streams(struct scenario *c, struct simnode *n);
 void scenario_break_streams(struct scenario *c); /* draws its settings */
 void scenario_reset_often(struct scenario *c);
 void scenario_stalled_leader(struct scenario *c, struct simnode *n);
+void scenario_short_log(struct scenario *c, struct simnode *n);
 
 #endif
