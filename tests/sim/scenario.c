@@ -61,6 +61,11 @@ void scenario_draw(struct scenario *c, struct sim *s, enum scenario_kind wanted)
                   c->kind == SCENARIO_LOST_TAIL;
     if (c->kind == SCENARIO_ROTTEN_ROW)
         f->checkpoint_pages = 10; /* rows are in the file, not in its WAL */
+    if (c->kind ==
+        SCENARIO_SHORT_LOG) { /* many entries in the second that a leader without followers has */
+        f->client_count = CLIENTS_MAX;
+        f->think_ms = 20;
+    }
     if (c->kind == SCENARIO_TWO_SNAPSHOTS)
         f->snapshot_entries = 10;
     if (c->kind == SCENARIO_BROKEN_STREAMS)

@@ -3,7 +3,7 @@
 #include "tests/sim/scenario_tools.h"
 #include "tests/sim/sim.h"
 
-#define LONELY_ENTRIES 6
+#define LONELY_ENTRIES 4
 
 /* n[0] has entries that nobody else has, and dies with the first of those on its disk that replace them: what
  * is behind them must not come back (baidu/braft#119). */
