@@ -56,6 +56,7 @@ struct fake {
     enum errc fail_sync, fail_txn; /* what the next ones end with */
     bool fail_unknown;             /* failed transactions took effect all the same */
     bool no_space;
+    bool stale_allow; /* as the option; before fake_mount() */
     const struct store_watch_handler *handler;
     void *handler_ctx;
     int64_t watch_from;
@@ -497,6 +498,7 @@ static inline void fake_mount(struct fake *f, bool cached, bool with_holders)
                              .identity = "test",
                              .timeout_ms = 1000,
                              .cached = cached,
+                             .stale_allow = f->stale_allow,
                              .cache_bytes = 1 << 20,
                              .file_mode = 0644,
                              .dir_mode = 0755,

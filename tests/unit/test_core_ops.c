@@ -170,6 +170,42 @@ static void test_lookups_reflect_finished_writes(void **state)
     fake_free(f);
 }
 
+/* Whether the lookup is answered without waiting for the store. */
+static bool answers_at_once(struct fake *f, const char *name)
+{
+    f->replied = false;
+    core_lookup(f->core, &fake_me, CORE_ROOT_INO, name, fake_done, f);
+    bool at_once = f->replied;
+    fake_run(f);
+    return at_once;
+}
+
+static void test_stale_reads_wait_once(void **state)
+{
+    (void)state;
+    struct fake *f = fake_new();
+    f->stale_allow = true;
+    fake_put(f, "/old", "x");
+    fake_run(f);
+    fake_mount(f, false, true);
+    f->fail_sync = ERR_DEADLINE;
+    assert_false(answers_at_once(f, "old"));
+    assert_true(answers_at_once(f, "old"));
+    assert_true(answers_at_once(f, "old"));
+    f->fail_sync = ERR_OK; /* a leader again: the next call asks, all later ones know */
+    fake_put(f, "/new", "x");
+    assert_true(answers_at_once(f, "old"));
+    assert_false(answers_at_once(f, "new"));
+    assert_int_not_equal(fake_walk(f, "new"), 0);
+    f->fail_sync = ERR_DEADLINE;
+    assert_false(answers_at_once(f, "old"));
+    f->fail_sync = ERR_OK;
+    f->now_ms += 5000; /* nobody has asked since: it is not known any more */
+    fake_put(f, "/newer", "x");
+    assert_int_not_equal(fake_walk(f, "newer"), 0);
+    fake_free(f);
+}
+
 static void test_own_changes_are_seen_before_the_watch_brings_them(void **state)
 {
     (void)state;
@@ -399,6 +435,7 @@ int main(void)
         cmocka_unit_test(test_mark_with_content_is_a_file),
         cmocka_unit_test(test_reads_are_of_one_version),
         cmocka_unit_test(test_lookups_reflect_finished_writes),
+        cmocka_unit_test(test_stale_reads_wait_once),
         cmocka_unit_test(test_own_changes_are_seen_before_the_watch_brings_them),
         cmocka_unit_test(test_rename_file),
         cmocka_unit_test(test_exchange),
