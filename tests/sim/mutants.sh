@@ -31,7 +31,6 @@ unit_of() {
     case "$1" in
     expiry-unbounded) echo test_replica_lease ;; # the simulator's members need no time to work on an entry
     refused-while-astray) echo test_replica_refused ;;
-    restore-*) echo test_restore ;;
     esac
 }
 
