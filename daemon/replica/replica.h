@@ -217,7 +217,8 @@ struct replica_chunk {
     struct bytes data;
     uint64_t
         offset; /* ERR_INVALID if it isn't where the receiver is; not looked at if the id's maker is 0 */
-    uint32_t sum; /* of the whole, up to the end of data */
+    uint32_t
+        sum; /* CRC32C of the whole, up to the end of data; ERR_CORRUPT if it isn't that of what is here */
     bool last;
 };
 /* *ret_stream is what the calls below name this stream by; never 0. */

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 
 #include "daemon/replica/internal.h"
+#include "lib/base/crc32c.h"
 #include "lib/base/memory.h"
 #include "lib/base/mutant.h"
 
@@ -237,10 +238,14 @@ enum errc replica_receive_snapshot_chunk(struct replica *r, uint64_t stream,
         in->doomed)
         return ERR_CANCELLED;
     assert(in->restore && !in->beginning && !in->storing && !in->busy);
-    if (in->announcement.id.maker && chunk->offset != in->at.offset &&
-        !MUTANT(second_snapshot_replaces_first))
-        return ERR_INVALID;
-    in->at.offset += chunk->data.n;
+    uint32_t sum = crc32c(in->at.sum, chunk->data.p, chunk->data.n);
+    if (in->announcement.id.maker && !MUTANT(second_snapshot_replaces_first)) {
+        if (chunk->offset != in->at.offset)
+            return ERR_INVALID;
+        if (chunk->sum != sum)
+            return ERR_CORRUPT; /* on its way: what is here is good, and the next stream goes on with it */
+    }
+    in->at = (struct mvcc_snapshot_at){in->at.offset + chunk->data.n, sum};
     in->last = chunk->last;
     in->end = (struct mvcc_snapshot_at){in->at.offset, chunk->sum};
     in->storing = in->busy = true;

@@ -6,6 +6,7 @@
 
 #include <cmocka.h>
 
+#include "lib/base/crc32c.h"
 #include "tests/unit/replica_fixture.h"
 
 static struct node *lags;
@@ -222,6 +223,8 @@ static void one_stream_at_a_time(void **state)
     assert_int_equal(replica_receive_snapshot_begin(r, &foreign, &to_nobody, &none), ERR_INVALID);
     /* A connection that is half open is taken over from, in the middle of a chunk. */
     chunk.offset = first.at.offset;
+    assert_int_equal(replica_receive_snapshot_chunk(r, stream, &chunk), ERR_CORRUPT);
+    chunk.sum = crc32c(first.at.sum, chunk.data.p, chunk.data.n);
     assert_int_equal(replica_receive_snapshot_chunk(r, stream, &chunk), ERR_OK);
     assert_int_equal(replica_receive_snapshot_begin(r, &a, &to_second, &next), ERR_OK);
     assert_true(first.stored && first.code == ERR_CANCELLED);
@@ -237,6 +240,7 @@ static void one_stream_at_a_time(void **state)
     assert_true(first.begun && first.code == ERR_OK && first.at.offset == 0);
     /* Damage is found, and what is there is thrown away: the true sender begins anew. */
     chunk = (struct replica_chunk){.data = bytes_str("this is no frame of a snapshot")};
+    chunk.sum = crc32c(0, chunk.data.p, chunk.data.n);
     assert_int_equal(replica_receive_snapshot_chunk(r, stream, &chunk), ERR_OK);
     simworker_drain(&lags->store);
     assert_true(first.stored && first.code == ERR_CORRUPT);
