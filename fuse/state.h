@@ -253,7 +253,8 @@ struct core {
     struct list expecting;
     uint64_t token;
 
-    bool sync_failed, probing; /* the last sync point did; one for no call is under way (mirror_sync.c) */
+    bool sync_failed,
+        probing; /* the last sync point did; one for no call is under way (mirror_sync.c) */
     uint64_t sync_failed_ms;
     uint64_t synced_ms, status_ms; /* begin of the last good sync point, time of the last status */
     bool no_space;
