@@ -82,6 +82,14 @@ struct raft_snapshot_pending {
     struct raft_conf conf;
 };
 
+/* Which configurations there are beside the one that counts, `conf` of struct raft. */
+struct raft_membership {
+    struct raft_conf applied; /* as of applied_index */
+    uint64_t applied_index;
+    uint64_t newest_index;   /* of the newest change in the log, 0: all are applied */
+    struct raft_conf before; /* what counted before that one */
+};
+
 struct raft_vote {
     uint64_t id;
     bool granted;
@@ -95,7 +103,8 @@ struct raft {
     uint64_t term, vote;
     uint64_t leader; /* 0: unknown */
     enum raft_role role;
-    struct raft_conf conf;
+    struct raft_conf conf; /* the newest in the log */
+    struct raft_membership membership;
     struct raft_log log;
 
     /* base_index <= applied <= handed <= min(commit, persisted); emitted <= last;
@@ -113,13 +122,13 @@ struct raft {
     uint64_t ticks;     /* so far */
     /* Elections, in ticks. */
     uint32_t election_elapsed, election_timeout, heartbeat_elapsed;
-    uint32_t take_over_ticks; /* left to follow a TIMEOUT_NOW that came too early; 0: none did */
-    uint32_t hasty_ticks;     /* left of the time in which pauses between campaigns are short */
+    uint32_t hasty_ticks; /* left of the time in which pauses between campaigns are short */
     struct raft_vote votes[RAFT_MEMBERS_MAX];
     size_t vote_count;
 
     /* Leader only. */
-    struct raft_progress peers[RAFT_MEMBERS_MAX]; /* every member, this one as well */
+    struct raft_progress peers[RAFT_MEMBERS_MAX]; /* every member, this one as well, and who leaves
+                                                   * until that is applied */
     size_t peer_count;
     bool replication_due;
     uint64_t transferee;
@@ -163,8 +172,8 @@ void raft_become_follower(struct raft *r, uint64_t term, uint64_t leader);
 void raft_set_leader(struct raft *r, uint64_t leader);
 bool raft_in_lease(const struct raft *r);
 enum raft_campaign_kind { CAMPAIGN_PREVOTE, CAMPAIGN_VOTE, CAMPAIGN_TRANSFER };
-/* Starts a campaign unless something forbids it: ERR_INVALID (not a voter), ERR_BUSY (a snapshot or a
- * committed membership change is not yet in effect, a disk that hangs or has forgotten). */
+/* Starts a campaign unless something forbids it: ERR_INVALID (not a voter), ERR_BUSY (a snapshot is
+ * not yet in effect, a disk that hangs or has forgotten). */
 enum errc raft_start_campaign(struct raft *r, enum raft_campaign_kind kind);
 void raft_recv_vote(struct raft *r, const struct raft_message *m);
 void raft_recv_vote_reply(struct raft *r, const struct raft_message *m);
@@ -182,6 +191,17 @@ struct raft_entry *raft_leader_append(struct raft *r, enum raft_entry_type type,
 bool raft_leader_maybe_commit(struct raft *r);
 void raft_leader_heartbeat(struct raft *r);
 void raft_leader_check_quorum(struct raft *r);
+
+/* membership.c */
+/* The log has grown by this entry. */
+void raft_membership_appended(struct raft *r, const struct raft_entry *e);
+/* The log has become another one. */
+void raft_membership_reread(struct raft *r);
+void raft_membership_set(struct raft *r, const struct raft_conf *conf, uint64_t applied_index);
+/* The newest change may not be committed. */
+bool raft_membership_undecided(const struct raft *r);
+/* A voter, or one until a change is committed. */
+bool raft_may_lead(const struct raft *r);
 
 /* disk.c */
 /* The own log's oldest append has been under way for longer than an election timeout. */
@@ -218,7 +238,6 @@ void raft_transfer_tick(struct raft *r);
 enum errc raft_leader_transfer(struct raft *r, uint64_t to);
 void raft_recv_transfer(struct raft *r, const struct raft_message *m);
 void raft_recv_timeout_now(struct raft *r, const struct raft_message *m);
-void raft_take_over(struct raft *r); /* one that came too early: it may be time now */
 /* The voter with the longest log, other than this one and heard from lately; 0: none. */
 uint64_t raft_transfer_best(struct raft *r);
 

@@ -43,7 +43,6 @@ static void reset(struct raft *r, uint64_t term)
     if (term != r->term) {
         r->term = term;
         r->vote = 0;
-        r->take_over_ticks = 0;
     }
     if (r->role == RAFT_LEADER) {
         raft_reads_fail(r);
@@ -112,19 +111,22 @@ static void begin_candidacy(struct raft *r, enum raft_campaign_kind kind)
     request_votes(r, kind);
 }
 
+/* It needn't count, but it is what keeps this member from voting for another in the same term. */
+static bool own_vote_is_cast(const struct raft *r)
+{
+    return r->role == RAFT_PRECANDIDATE ||
+           (r->hard_state_synced.term == r->term && r->hard_state_synced.vote == r->id);
+}
+
 static void count_votes(struct raft *r)
 {
     size_t granted = 0, refused = 0;
-    bool own = false;
     for (size_t i = 0; i < r->vote_count; i++) {
-        if (!raft_conf_is_voter(&r->conf, r->votes[i].id))
-            continue;
         granted += r->votes[i].granted;
         refused += !r->votes[i].granted;
-        own = own || r->votes[i].id == r->id;
     }
     size_t quorum = raft_conf_quorum(&r->conf);
-    if (granted >= quorum && own) {
+    if (granted >= quorum && own_vote_is_cast(r)) {
         if (r->role == RAFT_PRECANDIDATE)
             begin_candidacy(r, CAMPAIGN_VOTE);
         else
@@ -146,8 +148,7 @@ static void request_votes(struct raft *r, enum raft_campaign_kind kind)
 
 void raft_own_vote_persisted(struct raft *r)
 {
-    if (r->role != RAFT_CANDIDATE || r->hard_state_synced.term != r->term ||
-        r->hard_state_synced.vote != r->id)
+    if (r->role != RAFT_CANDIDATE || !own_vote_is_cast(r))
         return;
     record(r, r->id, true);
     count_votes(r);
@@ -155,33 +156,13 @@ void raft_own_vote_persisted(struct raft *r)
 
 /* --- campaigns ------------------------------------------------------------------------------ */
 
-/* A membership change takes effect when it is applied, so a member must not campaign under a
- * configuration that it knows to be outdated. An entry of a change is only proposed once the one before
- * it has been applied by the leader: a log that has two proves that the first is committed, even
- * if the commit index was lost in a restart. */
-static bool has_unapplied_conf(struct raft *r)
-{
-    uint64_t newest = 0, proven = 0;
-    for (uint64_t i = r->applied + 1; i <= raft_log_last(&r->log); i++) {
-        if (raft_log_at(&r->log, i)->type == RAFT_ENTRY_CONF) {
-            proven = newest;
-            newest = i;
-            if (i <= r->commit)
-                proven = i;
-        }
-    }
-    if (proven > r->commit)
-        raft_commit_to(r, proven);
-    return proven != 0;
-}
-
 enum errc raft_start_campaign(struct raft *r, enum raft_campaign_kind kind)
 {
     if (r->role == RAFT_LEADER)
         return ERR_OK;
-    if (!raft_conf_is_voter(&r->conf, r->id))
+    if (!raft_may_lead(r))
         return ERR_INVALID;
-    if (r->forgotten != 0 || r->snapshot.waiting || has_unapplied_conf(r))
+    if (r->forgotten != 0 || r->snapshot.waiting)
         return ERR_BUSY;
     if (raft_disk_hangs(r) && !MUTANT(hung_leader_stays))
         return ERR_BUSY; /* it could lead, but serve nobody */
@@ -275,10 +256,8 @@ void raft_recv_vote(struct raft *r, const struct raft_message *m)
     raft_draw_timeout(r);
 }
 
-/* Vote requests and their answers tell what their sender knows to be committed, since it may be the
- * membership that the election hangs on. A member that remains alone when another was removed, but hasn't
- * learned of the commit, needs that one's vote, and won't get it if the other's log is longer; a member
- * made a voter that hasn't learned of it won't campaign, though its log may be the longest. */
+/* Vote requests and their answers tell what their sender knows to be committed: so a member that was removed,
+ * but hasn't learned of it, stops asking for votes that it can't get. */
 void raft_learn_commit(struct raft *r, const struct raft_message *m)
 {
     if (r->role != RAFT_LEADER && !r->snapshot.waiting &&

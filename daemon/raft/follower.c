@@ -51,6 +51,7 @@ enum errc raft_recv_append(struct raft *r, const struct raft_message *m)
         }
         for (; i < m->entry_count; i++) {
             raft_log_append(&r->log, m->entries[i]);
+            raft_membership_appended(r, m->entries[i]);
             if (m->entries[i]->stamp > r->last_stamp)
                 r->last_stamp = m->entries[i]->stamp;
         }
@@ -130,7 +131,7 @@ void raft_snapshot_installed(struct raft *r, uint64_t index, uint64_t term,
     for (size_t i = 0; i < r->persist_count; i++)
         r->persists[i].last = 0; /* of the log that is gone */
     r->commit = r->applied = r->handed = r->emitted = r->persisted = index;
-    r->conf = *conf;
+    raft_membership_set(r, conf, index);
     if (r->leader != 0)
         accept_up_to(r, r->leader, index);
 }

@@ -31,12 +31,30 @@ static void ensure_peer(struct raft *r, uint64_t id, bool learner)
     p->learner = learner;
 }
 
+static bool is_member(const struct raft_conf *c, uint64_t id)
+{
+    return raft_conf_is_voter(c, id) || raft_conf_is_learner(c, id);
+}
+
+/* Until its removal is applied a member is told on, so that it learns of it; it counts for nothing but a commit
+ * by the configuration before. With changes upon changes there may be no room for it. */
+static void ensure_leaving(struct raft *r, const uint64_t *ids, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        if (!is_member(&r->conf, ids[i]) &&
+            (raft_peer(r, ids[i]) != NULL || r->peer_count < RAFT_MEMBERS_MAX))
+            ensure_peer(r, ids[i], true);
+    }
+}
+
 void raft_leader_rebuild_peers(struct raft *r)
 {
+    const struct raft_conf *before =
+        r->membership.newest_index != 0 ? &r->membership.before : &r->conf;
     size_t kept = 0;
     for (size_t i = 0; i < r->peer_count; i++) {
         uint64_t id = r->peers[i].id;
-        if (raft_conf_is_voter(&r->conf, id) || raft_conf_is_learner(&r->conf, id))
+        if (is_member(&r->conf, id) || is_member(before, id))
             r->peers[kept++] = r->peers[i];
         else
             raft_progress_free(&r->peers[i]);
@@ -46,6 +64,8 @@ void raft_leader_rebuild_peers(struct raft *r)
         ensure_peer(r, r->conf.voters[i], false);
     for (size_t i = 0; i < r->conf.learner_count; i++)
         ensure_peer(r, r->conf.learners[i], true);
+    ensure_leaving(r, before->voters, before->voter_count);
+    ensure_leaving(r, before->learners, before->learner_count);
     r->replication_due = true;
 }
 
@@ -90,21 +110,32 @@ struct raft_entry *raft_leader_append(struct raft *r, enum raft_entry_type type,
     raft_log_append(&r->log, e);
     r->uncommitted_bytes += data.n;
     r->replication_due = true;
+    raft_membership_appended(r, e);
     raft_entry_unref(e);
     return e;
 }
 
-/* "If there exists an N such that N > commitIndex, a majority of matchIndex[i] >= N, and log[N].term ==
- * currentTerm: set commitIndex = N" (Figure 2; Figure 8 tells why the term matters). */
-bool raft_leader_maybe_commit(struct raft *r)
+static uint64_t quorum_match(struct raft *r, const struct raft_conf *c)
 {
     uint64_t matches[RAFT_MEMBERS_MAX];
-    size_t n = 0;
-    for (size_t i = 0; i < r->peer_count; i++) {
-        if (!r->peers[i].learner)
-            matches[n++] = r->peers[i].match;
+    for (size_t i = 0; i < c->voter_count; i++) {
+        const struct raft_progress *p = raft_peer(r, c->voters[i]);
+        matches[i] = p == NULL ? 0 : p->match;
     }
-    uint64_t index = raft_conf_quorum_value(matches, n);
+    return raft_conf_quorum_value(matches, c->voter_count);
+}
+
+/* "If there exists an N such that N > commitIndex, a majority of matchIndex[i] >= N, and log[N].term ==
+ * currentTerm: set commitIndex = N" (Figure 2; Figure 8 tells why the term matters). A majority of either
+ * configuration, while the newest may not be committed: see membership.c. */
+bool raft_leader_maybe_commit(struct raft *r)
+{
+    uint64_t index = quorum_match(r, &r->conf);
+    if (raft_membership_undecided(r)) {
+        uint64_t before = quorum_match(r, &r->membership.before);
+        if (before > index)
+            index = before;
+    }
     bool own = raft_log_term_at(&r->log, index) == r->term;
     if (MUTANT(commit_earlier_term_by_counting)) /* Figure 8 */
         own = true;

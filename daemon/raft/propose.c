@@ -1,4 +1,4 @@
-/* Proposals: of commands, forwarded ones, and of membership changes (thesis, chapter 4). */
+/* Proposals of commands, own and forwarded ones. */
 #include <inttypes.h>
 #include <stdlib.h>
 
@@ -95,57 +95,4 @@ void raft_recv_propose_refused(struct raft *r, const struct raft_message *m)
         all->items = xrealloc(all->items, all->cap * sizeof *all->items);
     }
     all->items[all->count++] = (struct raft_refusal){.context = m->context, .reason = m->reason};
-}
-
-/* --- membership ------------------------------------------------------------------------------- */
-
-enum errc raft_propose_conf(struct raft *r, const struct raft_conf_change *c, struct bytes context)
-{
-    if (r->role != RAFT_LEADER)
-        return ERR_NOT_LEADER;
-    if (r->transferee != 0)
-        return ERR_UNAVAILABLE;
-    struct raft_conf conf = r->conf;
-    if (c->id == 0 || c->type > RAFT_CONF_UPDATE || !raft_conf_change_apply(&conf, c))
-        return ERR_INVALID;
-    /* One at a time, so that old and new quorums overlap (thesis 4.1), and not before an entry of the
-     * own term has committed: else a change of a former leader may still be undecided. */
-    bool decided = raft_own_term_committed(r) || MUTANT(conf_change_before_own_term_commit);
-    if (r->conf_index_pending > r->applied || !decided)
-        return ERR_BUSY;
-    struct buf data = {0};
-    uint8_t head[RAFT_CONF_CHANGE_BYTES];
-    raft_conf_change_encode(c, head);
-    buf_append(&data, head, sizeof head);
-    buf_append(&data, context.p, context.n);
-    r->conf_index_pending = raft_leader_append(r, RAFT_ENTRY_CONF, buf_bytes(&data))->index;
-    buf_free(&data);
-    return ERR_OK;
-}
-
-/* It "manages its own removal" and has no say any more. The others have been told of the commit with the
- * ready that handed it out; the best of them takes over at once (thesis 4.2.2). */
-static void leave(struct raft *r)
-{
-    uint64_t heir = raft_transfer_best(r);
-    if (heir != 0)
-        raft_send(r, (struct raft_message){.type = RAFT_MSG_TIMEOUT_NOW, .to = heir});
-    raft_become_follower(r, r->term, 0);
-}
-
-void raft_apply_conf(struct raft *r, const struct raft_conf_change *c, struct raft_conf *ret_conf)
-{
-    if (c != NULL && raft_conf_change_apply(&r->conf, c) && r->role == RAFT_LEADER) {
-        if (!raft_conf_is_voter(&r->conf, r->id)) {
-            leave(r);
-        } else {
-            raft_leader_rebuild_peers(r);
-            if (r->transferee != 0 && !raft_conf_is_voter(&r->conf, r->transferee))
-                r->transferee = 0;
-            /* The quorum may be smaller now. */
-            raft_leader_maybe_commit(r);
-            raft_reads_confirm(r);
-        }
-    }
-    *ret_conf = r->conf;
 }

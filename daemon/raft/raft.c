@@ -108,7 +108,6 @@ enum errc raft_new(const struct raft_config *config, const struct raft_start *st
     r->id = config->id;
     r->term = start->hard_state.term;
     r->vote = start->hard_state.vote;
-    r->conf = start->conf;
     r->hard_state_emitted = r->hard_state_synced = start->hard_state;
     raft_log_reset(&r->log, start->base_index, start->base_term);
     for (size_t i = 0; i < start->entry_count; i++) {
@@ -120,6 +119,7 @@ enum errc raft_new(const struct raft_config *config, const struct raft_start *st
     r->commit =
         start->hard_state.commit > start->applied ? start->hard_state.commit : start->applied;
     r->emitted = r->persisted = raft_log_last(&r->log);
+    raft_membership_set(r, &start->conf, start->applied);
     r->reads.away_nonce = config->random(config->random_ctx);
     raft_become_follower(r, r->term, 0);
     /* Nobody else could be leader: no reason to wait for one. */
@@ -187,6 +187,7 @@ void raft_truncate(struct raft *r, uint64_t index)
 {
     assert(index > r->commit);
     raft_log_truncate(&r->log, index);
+    raft_membership_reread(r);
     uint64_t kept = index - 1;
     if (r->emitted > kept)
         r->emitted = kept;

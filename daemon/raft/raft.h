@@ -222,7 +222,8 @@ struct raft_config {
  * same CONF entries of term 1 on each, hard_state.term 1 and commit at the last of them, applied 0 and
  * an empty conf), or they count it as entry 1, which no log has (base_index, base_term, applied,
  * applied_term, hard_state.term and commit all 1, conf the membership): who joins then gets a
- * snapshot. */
+ * snapshot. Or entry 1 is the driver's, which tells them by raft_apply_conf() when it applies it. Changes
+ * in the log count only once some membership is applied. */
 struct raft_start {
     struct raft_hard_state hard_state;
     struct raft_conf conf; /* as of `applied` */
@@ -262,9 +263,12 @@ enum errc raft_propose(struct raft *r, struct bytes data, uint64_t context, uint
  * entry of the leader's own term has committed (Ongaro's 2015 correction): else ERR_BUSY. */
 enum errc raft_propose_conf(struct raft *r, const struct raft_conf_change *c, struct bytes context);
 
-/* The configuration takes effect when its entry is *applied*: the driver calls this for each CONF entry
- * of `committed` (also for one that it rejects: then with NULL). */
-void raft_apply_conf(struct raft *r, const struct raft_conf_change *c, struct raft_conf *ret_conf);
+/* A configuration counts from when its entry is in the log (thesis 4.1), so the driver checks a change before
+ * it proposes it; there is no refusing one later. The driver calls this for each CONF entry of `committed`
+ * as it applies it, and for each of the first members in an entry of its own (see struct raft_start):
+ * *ret_conf is the membership as of that entry, which goes with the state machine into snapshots. */
+void raft_apply_conf(struct raft *r, uint64_t index, const struct raft_conf_change *c,
+                     struct raft_conf *ret_conf);
 
 /* Asks for a read index; the answer is a read_state with this context (not 0, unique). Confirmed by a
  * heartbeat round begun after this call, answered only once an entry of the own term is committed
@@ -287,8 +291,8 @@ void raft_report_peer_gone(struct raft *r, uint64_t id);
  * ERR_NO_LEADER, ERR_BAD_LEADER_TRANSFEREE. The transfer is given up after an election timeout. */
 enum errc raft_transfer_leader(struct raft *r, uint64_t to);
 
-/* Campaigns at once, with pre-vote. ERR_INVALID: not a voter; ERR_BUSY: a snapshot or a committed
- * membership change isn't in effect yet, or the log's disk hangs or has forgotten entries. */
+/* Campaigns at once, with pre-vote. ERR_INVALID: not a voter; ERR_BUSY: a snapshot isn't in effect yet, or
+ * the log's disk hangs or has forgotten entries. */
 enum errc raft_campaign(struct raft *r);
 
 bool raft_has_ready(const struct raft *r);
@@ -315,7 +319,7 @@ struct raft_status {
     uint64_t last_stamp;
     size_t memory_bytes; /* of the entries in memory */
     uint64_t transferee;
-    struct raft_conf conf;
+    struct raft_conf conf;                           /* the newest in the log, which counts */
     struct raft_peer_status peers[RAFT_MEMBERS_MAX]; /* on the leader */
     size_t peer_count;
 };

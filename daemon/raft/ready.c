@@ -180,5 +180,4 @@ void raft_applied(struct raft *r, uint64_t index)
     assert(index <= r->handed);
     if (index > r->applied)
         r->applied = index;
-    raft_take_over(r);
 }

@@ -17,7 +17,7 @@ static bool send_snapshot(struct raft *r, struct raft_progress *p)
                                        .to = p->id,
                                        .snapshot_index = r->applied,
                                        .snapshot_term = raft_log_term_at(&r->log, r->applied),
-                                       .snapshot_conf = r->conf});
+                                       .snapshot_conf = r->membership.applied});
     return true;
 }
 

@@ -31,8 +31,6 @@ void raft_tick(struct raft *r)
         return;
     }
     raft_reads_tick(r);
-    if (r->take_over_ticks > 0)
-        r->take_over_ticks--;
     if (r->hasty_ticks > 0)
         r->hasty_ticks--;
     if (++r->election_elapsed < r->election_timeout)

@@ -91,21 +91,9 @@ void raft_recv_transfer(struct raft *r, const struct raft_message *m)
 }
 
 /* "The target server ... starts a new election (incrementing its term and becoming a candidate)", with
- * requests that the others heed in spite of their lease. A leader that removes itself says it together with
- * the commit of that change, which isn't applied yet then, and mustn't be forgotten until it is: nobody
- * leads any more. */
+ * requests that the others heed in spite of their lease. */
 void raft_recv_timeout_now(struct raft *r, const struct raft_message *m)
 {
-    if (r->role != RAFT_FOLLOWER || (r->leader != 0 && r->leader != m->from))
-        return;
-    r->take_over_ticks = r->config.election_ticks;
-    raft_take_over(r);
-}
-
-void raft_take_over(struct raft *r)
-{
-    if (r->take_over_ticks == 0)
-        return;
-    if (r->role != RAFT_FOLLOWER || raft_start_campaign(r, CAMPAIGN_TRANSFER) != ERR_BUSY)
-        r->take_over_ticks = 0;
+    if (r->role == RAFT_FOLLOWER && (r->leader == 0 || r->leader == m->from))
+        raft_start_campaign(r, CAMPAIGN_TRANSFER);
 }

@@ -130,6 +130,7 @@ struct replica {
     struct apply *apply;
     struct raft *raft;
     struct member_list members;
+    struct removed_members removed;
     uint64_t cluster_id, member_id;
 
     bool failed, closing, removed_told;

@@ -104,6 +104,34 @@ bool member_list_has_url(const struct member_list *l, uint64_t id, char *const *
     return false;
 }
 
+/* ---- who was removed ---------------------------------------------------------------------------- */
+
+void removed_members_clear(struct removed_members *r)
+{
+    free(r->ids);
+    *r = (struct removed_members){0};
+}
+
+void removed_members_add(struct removed_members *r, uint64_t id)
+{
+    if (r->count == r->cap) {
+        r->cap = r->cap ? 2 * r->cap : 8;
+        r->ids = xrealloc(r->ids, r->cap * sizeof(*r->ids));
+    }
+    r->ids[r->count++] = id;
+}
+
+bool removed_members_has(const struct removed_members *r, uint64_t id)
+{
+    for (size_t i = 0; i < r->count; i++) {
+        if (r->ids[i] == id)
+            return true;
+    }
+    return false;
+}
+
+/* ---- on the wire -------------------------------------------------------------------------------- */
+
 void member_to_wire(const struct replica_member *m, Raftpb__Member *ret_wire)
 {
     raftpb__member__init(ret_wire);

@@ -36,11 +36,23 @@ static void save(struct replica *r, uint64_t id)
 }
 
 /* A removed member's id never comes back (e#20967): META remembers it as "removed" and the id. */
-static size_t removed_key(uint64_t id, uint8_t key[15])
+#define REMOVED "removed"
+#define REMOVED_BYTES (sizeof(REMOVED) - 1)
+
+static void save_removed(struct replica *r, uint64_t id)
 {
-    memcpy(key, "removed", 7);
-    put_le64(key + 7, id);
-    return 15;
+    uint8_t key[REMOVED_BYTES + 8], one = 1;
+    memcpy(key, REMOVED, REMOVED_BYTES);
+    put_le64(key + REMOVED_BYTES, id);
+    mvcc_bucket_put(r->store, MVCC_BUCKET_META, bytes_of(key, sizeof(key)), bytes_of(&one, 1));
+}
+
+static void load_removed(void *ctx, struct bytes key, struct bytes value)
+{
+    struct replica *r = ctx;
+    (void)value;
+    if (key.n == REMOVED_BYTES + 8 && memcmp(key.p, REMOVED, REMOVED_BYTES) == 0)
+        removed_members_add(&r->removed, get_le64(key.p + REMOVED_BYTES));
 }
 
 struct load {
@@ -70,28 +82,15 @@ enum errc members_load(struct replica *r, struct error *err)
     enum errc code = mvcc_bucket_each(r->store, MVCC_BUCKET_MEMBER, load_row, &l, err);
     if (code == ERR_OK && l.bad)
         code = error_set(err, ERR_CORRUPT, "a row of the membership can't be decoded");
+    removed_members_clear(&r->removed);
+    if (code == ERR_OK)
+        code = mvcc_bucket_each(r->store, MVCC_BUCKET_META, load_removed, r, err);
     return code;
 }
 
-struct seek {
-    struct bytes key;
-    bool found;
-};
-
-static void seek_row(void *ctx, struct bytes key, struct bytes value)
+bool replica_was_removed(const struct replica *r, uint64_t id)
 {
-    struct seek *s = ctx;
-    (void)value;
-    s->found |= bytes_equal(key, s->key);
-}
-
-bool replica_was_removed(struct replica *r, uint64_t id)
-{
-    uint8_t key[15];
-    struct seek s = {bytes_of(key, removed_key(id, key)), false};
-    if (mvcc_bucket_each(r->store, MVCC_BUCKET_META, seek_row, &s, NULL) != ERR_OK)
-        return true;
-    return s.found;
+    return removed_members_has(&r->removed, id);
 }
 
 /* ---- the first entry ---------------------------------------------------------------------------- */
@@ -147,7 +146,7 @@ enum errc members_apply_bootstrap(struct replica *r, const struct raft_entry *e,
             m.id,
         };
         if (r->raft)
-            raft_apply_conf(r->raft, &add, &now);
+            raft_apply_conf(r->raft, e->index, &add, &now);
     }
     const struct mvcc_change *changes;
     size_t count;
@@ -158,7 +157,8 @@ enum errc members_apply_bootstrap(struct replica *r, const struct raft_entry *e,
 
 /* ---- changes ------------------------------------------------------------------------------------ */
 
-/* What every member checks when it applies the change, against the state that all have alike. */
+/* The leader checks before it proposes. Between that and the change's application no other one is applied, so
+ * every member comes to the same result then; it reads nothing from the disk, since that can fail on one alone. */
 static enum errc check_change(struct replica *r, const struct raft_conf_change *c,
                               const struct replica_member *m)
 {
@@ -200,9 +200,8 @@ static void change(struct replica *r, const struct raft_conf_change *c, struct r
 {
     struct replica_member *old = member_list_find(&r->members, c->id);
     if (c->type == RAFT_CONF_REMOVE) {
-        uint8_t key[15], one = 1;
-        size_t n = removed_key(c->id, key);
-        mvcc_bucket_put(r->store, MVCC_BUCKET_META, bytes_of(key, n), bytes_of(&one, 1));
+        save_removed(r, c->id);
+        removed_members_add(&r->removed, c->id);
         member_list_remove(&r->members, c->id);
         if (MUTANT(removed_member_returns)) /* with the next start: e#20967 */
             return;
@@ -240,6 +239,21 @@ static void tell_if_removed(struct replica *r, const struct raft_conf_change *c)
         r->config.removed(r->config.ctx);
 }
 
+static void carry_out(struct replica *r, const struct raft_entry *e,
+                      const struct raft_conf_change *c, struct replica_member *m)
+{
+    mvcc_begin(r->store, e->index, e->term, e->stamp);
+    change(r, c, m);
+    if (c->type == RAFT_CONF_REMOVE)
+        apply_member_removed(r->apply, c->id);
+    const struct mvcc_change *changes;
+    size_t count;
+    mvcc_end(r->store, &changes, &count);
+    struct raft_conf conf;
+    raft_apply_conf(r->raft, e->index, c, &conf);
+    check_same(r, &conf);
+}
+
 enum errc members_apply_conf(struct replica *r, const struct raft_entry *e, struct error *err)
 {
     struct raft_conf_change c;
@@ -254,26 +268,19 @@ enum errc members_apply_conf(struct replica *r, const struct raft_entry *e, stru
                          (unsigned long long)e->index);
     struct replica_member m;
     member_from_wire(wire, &m);
-    mvcc_begin(r->store, e->index, e->term, e->stamp);
     code = check_change(r, &c, &m);
     if (code == ERR_OK)
-        change(r, &c, &m);
-    if (code == ERR_OK && c.type == RAFT_CONF_REMOVE)
-        apply_member_removed(r->apply, c.id);
-    const struct mvcc_change *changes;
-    size_t count;
-    mvcc_end(r->store, &changes, &count);
-    struct raft_conf conf;
-    raft_apply_conf(r->raft, code == ERR_OK ? &c : NULL, &conf);
-    check_same(r, &conf);
-    struct replica_op *op = request_find(r, get_le64(context.p));
+        carry_out(r, e, &c, &m);
     raftpb__member__free_unpacked(wire, NULL);
-    if (code == ERR_OK)
-        members_tell(r);
+    if (code != ERR_OK) /* the core counts it since it is in the log */
+        return error_set(err, ERR_CORRUPT,
+                         "log entry %llu changes the membership in a way that isn't possible: %s",
+                         (unsigned long long)e->index, errc_text(code));
+    members_tell(r);
+    struct replica_op *op = request_find(r, get_le64(context.p));
     if (op)
-        request_finish(op, code);
-    if (code == ERR_OK)
-        tell_if_removed(r, &c);
+        request_finish(op, ERR_OK);
+    tell_if_removed(r, &c);
     return ERR_OK;
 }
 

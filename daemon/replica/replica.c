@@ -59,6 +59,7 @@ static void free_all(struct replica *r)
     watch_hub_free(r->hub);
     lessor_free(r->lessor);
     member_list_clear(&r->members);
+    removed_members_clear(&r->removed);
     member_list_clear(&r->initial);
     for (size_t i = 0; i < r->config.client_url_count; i++)
         free(r->client_urls[i]);

@@ -155,8 +155,8 @@ struct apply *replica_apply(struct replica *r);
 struct lessor *replica_lessor(struct replica *r);
 struct watch_hub *replica_watch_hub(struct replica *r);
 const struct replica_member *replica_members(const struct replica *r, size_t *ret_count);
-/* Whether the cluster had this member and removed it: such an id never comes back. Reads the store. */
-bool replica_was_removed(struct replica *r, uint64_t id);
+/* Whether the cluster had this member and removed it: such an id never comes back. */
+bool replica_was_removed(const struct replica *r, uint64_t id);
 /* A message of this member came within an election timeout; true for this one itself. */
 bool replica_hears(const struct replica *r, uint64_t id);
 uint64_t replica_id(const struct replica *r);

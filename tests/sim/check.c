@@ -26,6 +26,8 @@ void check_free(struct check *c)
     free(c->reigns);
     free(c->stalls);
     free(c->leaders);
+    for (size_t i = 0; i < c->applied_cap; i++)
+        free(c->applied[i].conf);
     free(c->applied);
     free(c->known);
 }
@@ -223,7 +225,9 @@ static void check_one_applied(struct simnode *n, const struct raft *r, uint64_t 
     c->applied = grow(c->applied, &c->applied_cap, index, sizeof(*c->applied));
     struct applied_entry *a = &c->applied[index];
     if (!a->hash) {
-        *a = (struct applied_entry){e->term, hash_of(e), r->term};
+        a->term = e->term;
+        a->hash = hash_of(e);
+        a->in_term = r->term;
         if (index > c->applied_last)
             c->applied_last = index;
         first_applied(n, e);
@@ -239,22 +243,49 @@ static void check_one_applied(struct simnode *n, const struct raft *r, uint64_t 
         a->in_term = r->term;
 }
 
-/* The membership that the state machine has is the one that the core works with. */
+static bool conf_equal(const struct raft_conf *a, const struct raft_conf *b)
+{
+    return a->voter_count == b->voter_count && a->learner_count == b->learner_count &&
+           memcmp(a->voters, b->voters, a->voter_count * sizeof(*a->voters)) == 0 &&
+           memcmp(a->learners, b->learners, a->learner_count * sizeof(*a->learners)) == 0;
+}
+
+/* The membership that the state machine has is the one that the core has applied, and every other member's. */
 static void check_membership(struct simnode *n, const struct raft *r)
 {
     struct raft_conf ours;
+    const struct raft_conf *core = &r->membership.applied;
     const struct member_list *l = &n->replica->members;
     member_list_conf(l, &ours);
-    size_t size = ours.voter_count * sizeof(*ours.voters);
-    if (l->count &&
-        (ours.voter_count != r->conf.voter_count || ours.learner_count != r->conf.learner_count ||
-         memcmp(ours.voters, r->conf.voters, size) != 0))
+    if (l->count && !conf_equal(&ours, core))
         world_fail_about(
             &n->sim->world, ABOUT(.member = n->id),
-            "member %llu has %zu voters and %zu learners, its core works with %zu and %zu",
-            (ull)n->id, ours.voter_count, ours.learner_count, r->conf.voter_count,
-            r->conf.learner_count);
-    n->conf_seen = r->conf;
+            "member %llu has %zu voters and %zu learners, its core has applied %zu and %zu",
+            (ull)n->id, ours.voter_count, ours.learner_count, core->voter_count,
+            core->learner_count);
+    struct check *c = &n->sim->check;
+    uint64_t index = r->membership.applied_index;
+    c->applied = grow(c->applied, &c->applied_cap, index, sizeof(*c->applied));
+    struct applied_entry *a = &c->applied[index];
+    if (a->conf && !conf_equal(a->conf, core))
+        world_fail_about(&n->sim->world, ABOUT(.member = n->id, .index = index),
+                         "state machine safety: member %llu has another membership as of entry "
+                         "%llu: %zu voters and %zu learners, not %zu and %zu",
+                         (ull)n->id, (ull)index, core->voter_count, core->learner_count,
+                         a->conf->voter_count, a->conf->learner_count);
+    if (!a->conf) {
+        a->conf = xmalloc(sizeof(*a->conf));
+        *a->conf = *core;
+    }
+}
+
+static void note_membership(struct simnode *n, const struct raft *r)
+{
+    const struct raft_membership *m = &r->membership;
+    n->conf_applied = m->applied;
+    n->conf_applied_index = m->applied_index;
+    n->conf_newest = r->conf;
+    n->conf_newest_index = m->newest_index ? m->newest_index : m->applied_index;
 }
 
 static void check_applied(struct simnode *n, const struct raft *r)
@@ -285,6 +316,7 @@ void check_node(struct simnode *n)
     n->persisted_seen = r->persisted;
     check_leader(n, r);
     check_promises(n, r);
+    note_membership(n, r);
     if (n->sim->steady)
         return;
     check_log(n, r);

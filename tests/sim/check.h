@@ -18,6 +18,8 @@ struct applied_entry {
     uint64_t term, hash;
     uint64_t
         in_term; /* of the member that applied it first: it was committed in this term at latest */
+    struct raft_conf
+        *conf; /* of the first whose membership was as of this entry; NULL: nobody's was */
 };
 
 struct known_entry { /* an entry seen in some log */

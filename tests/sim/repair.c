@@ -24,11 +24,21 @@ static bool has_majority_without(struct sim *s, const struct raft_conf *c, uint6
     return whole > c->voter_count / 2 || !raft_conf_is_voter(c, id);
 }
 
+/* The newest membership that is in effect, and every later one that may come to be: it is in a log. */
 bool repair_may_lose(struct sim *s, uint64_t id)
 {
+    const struct simnode *newest = NULL;
     for (size_t i = 0; i < s->node_count; i++) {
         const struct simnode *n = s->nodes[i];
-        if (!n->gone && !n->damaged && !has_majority_without(s, &n->conf_seen, id))
+        if (!n->gone && (!newest || n->conf_applied_index > newest->conf_applied_index))
+            newest = n;
+    }
+    if (!newest || !has_majority_without(s, &newest->conf_applied, id))
+        return false;
+    for (size_t i = 0; i < s->node_count; i++) {
+        const struct simnode *n = s->nodes[i];
+        if (!n->gone && !n->damaged && n->conf_newest_index > newest->conf_applied_index &&
+            !has_majority_without(s, &n->conf_newest, id))
             return false;
     }
     return true;

@@ -17,9 +17,8 @@ void repair_removed(struct admin *a, uint64_t id);
 /* No further member may be harmed, or removed, now: the next majority isn't known, or there is no room
  * for a new member. */
 bool repair_is_tight(struct sim *s);
-/* Is a majority whole without the member `id`, in every membership that a member goes by? One that has not
- * learned of the newest yet (it counts from when it is applied) must be able to win its election too: if only
- * the leader knows of a change and is lost, nobody else ever will (docs/decisions.md). */
+/* Is a majority whole without the member `id`, in the newest membership that a member has applied, and in every
+ * later one that is in a log that is whole? Whatever becomes of those, somebody can be elected. */
 bool repair_may_lose(struct sim *s, uint64_t id);
 /* At the end: every lost member has its successor, and no alarm is on. */
 void repair_check_end(struct admin *a);

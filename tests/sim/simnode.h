@@ -68,8 +68,9 @@ struct simnode {
     unsigned thrown;             /* so often it threw away what it had of a snapshot */
 
     /* check.h */
-    struct raft_conf
-        conf_seen; /* the membership that it has applied; that of before while it is down */
+    /* The memberships that it has applied and that is the newest in its log; those of before while it is down. */
+    struct raft_conf conf_applied, conf_newest;
+    uint64_t conf_applied_index, conf_newest_index;
     struct watcher *observer;
     uint64_t applied_checked;
     uint64_t *terms_seen; /* by index, as of the last look at the log */

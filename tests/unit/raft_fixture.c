@@ -123,7 +123,7 @@ static void apply(struct fixture_member *m, struct raft_entry *e)
         struct raft_conf_change c;
         struct bytes context;
         assert_int_equal(raft_conf_change_decode(bytes_of(e->data, e->size), &c, &context), ERR_OK);
-        raft_apply_conf(m->raft, &c, &m->conf);
+        raft_apply_conf(m->raft, e->index, &c, &m->conf);
         buf_printf(&f->out, "%" PRIu64 ": applied %" PRIu64 ", %zu voters, %zu learners\n", m->id,
                    e->index, m->conf.voter_count, m->conf.learner_count);
     } else if (e->type == RAFT_ENTRY_COMMAND) {

@@ -131,16 +131,35 @@ static void test_one_change_at_a_time(void **state)
     assert_int_equal(fixture_conf(&f, 2, RAFT_CONF_REMOVE, 1), ERR_OK);
 }
 
-/* A change has effect when it is applied, not before. */
-static void test_change_takes_effect_when_applied(void **state)
+/* "the new configuration takes effect on each server as soon as it is added to that server's log". */
+static void test_change_counts_when_it_is_in_the_log(void **state)
 {
     (void)state;
     fixture_elect(&f, 1);
     fixture_conf(&f, 1, RAFT_CONF_REMOVE, 3);
-    assert_int_equal(fixture_status(&f, 1).conf.voter_count, 3);
-    fixture_deliver(&f);
     assert_int_equal(fixture_status(&f, 1).conf.voter_count, 2);
+    assert_int_equal(fixture_status(&f, 1).peer_count, 3); /* it is told of its removal */
+    fixture_deliver(&f);
     assert_int_equal(fixture_status(&f, 1).peer_count, 2);
+    for (uint64_t id = 1; id <= 3; id++)
+        assert_int_equal(fixture_status(&f, id).conf.voter_count, 2);
+    assert_int_equal(f.members[3].conf.voter_count, 2); /* it has applied it */
+}
+
+/* ... and no longer than it is there. */
+static void test_replaced_change_counts_no_more(void **state)
+{
+    (void)state;
+    fixture_elect(&f, 1);
+    fixture_isolate(&f, 1, true);
+    fixture_conf(&f, 1, RAFT_CONF_REMOVE, 3);
+    assert_int_equal(fixture_status(&f, 1).conf.voter_count, 2);
+    fixture_tick_all(&f, 6 * FIXTURE_ELECTION_TICKS);
+    fixture_isolate(&f, 1, false);
+    fixture_tick_all(&f, 2 * FIXTURE_ELECTION_TICKS);
+    assert_int_not_equal(fixture_status(&f, 1).leader, 1);
+    assert_int_not_equal(fixture_status(&f, 1).leader, 0);
+    assert_int_equal(fixture_status(&f, 1).conf.voter_count, 3);
 }
 
 /* The smaller quorum may be there already. */
@@ -150,32 +169,13 @@ static void test_removal_commits_what_waited_for_the_removed_one(void **state)
     fixture_free(&f);
     fixture_init(&f, 2, 0, 0);
     fixture_elect(&f, 1);
-    fixture_conf(&f, 1, RAFT_CONF_REMOVE, 2);
+    fixture_isolate(&f, 2, true);
     fixture_propose(&f, 1, "x");
-    while (fixture_status(&f, 1).conf.voter_count == 2) {
-        const struct raft_message *m = &f.queue[0];
-        if (m->type == RAFT_MSG_APPEND_REPLY && m->index == 3)
-            fixture_drop_at(&f, 0);
-        else
-            fixture_deliver_at(&f, 0, false);
-    }
+    fixture_ready(&f, 1);
+    assert_int_equal(fixture_status(&f, 1).commit, 1);
+    fixture_conf(&f, 1, RAFT_CONF_REMOVE, 2);
+    fixture_ready(&f, 1);
     assert_int_equal(fixture_status(&f, 1).commit, 3);
-}
-
-/* A member must not campaign under a configuration that it knows to be outdated. */
-static void test_no_campaign_with_a_committed_change_unapplied(void **state)
-{
-    (void)state;
-    fixture_elect(&f, 1);
-    fixture_deliver(&f);
-    f.members[2].manual_sync = true; /* so member 2 can't apply */
-    fixture_conf(&f, 1, RAFT_CONF_ADD_LEARNER, 4);
-    fixture_deliver(&f);
-    assert_int_equal(fixture_status(&f, 2).commit, 2);
-    assert_int_equal(fixture_status(&f, 2).applied, 1);
-    assert_int_equal(raft_campaign(fixture_raft(&f, 2)), ERR_BUSY);
-    fixture_sync(&f, 2);
-    assert_int_equal(raft_campaign(fixture_raft(&f, 2)), ERR_OK);
 }
 
 static void append_conf(struct fixture_member *m, uint64_t index, enum raft_conf_change_type type,
@@ -189,23 +189,114 @@ static void append_conf(struct fixture_member *m, uint64_t index, enum raft_conf
     raft_entry_unref(e);
 }
 
-/* The commit index may be lost in a restart. But a log with two changes proves that the first of them is
- * committed. */
-static void test_second_change_in_the_log_proves_the_first(void **state)
+/* Seeds 2840 and others: only the leader knew that the change was committed, and is lost for good. */
+static void test_second_and_third_go_on_without_the_first(void **state)
 {
     (void)state;
+    fixture_free(&f);
+    fixture_init(&f, 2, 1, 0);
+    fixture_elect(&f, 1);
+    fixture_conf(&f, 1, RAFT_CONF_ADD_VOTER, 3);
+    while (fixture_status(&f, 1).applied < 2)
+        fixture_deliver_at(&f, 0, false);
     fixture_crash(&f, 1, 0);
-    fixture_set_log(&f, 1, 1, NULL, 0);
-    append_conf(&f.members[1], 1, RAFT_CONF_ADD_LEARNER, 4);
-    fixture_start(&f, 1);
-    assert_int_equal(raft_campaign(fixture_raft(&f, 1)), ERR_OK); /* one may be undecided */
+    fixture_clear(&f);
+    assert_int_equal(f.members[2].conf.voter_count, 2);
+    fixture_tick_all(&f, 6 * FIXTURE_ELECTION_TICKS);
+    assert_int_not_equal(fixture_leader(&f), 0);
+}
+
+static void test_two_of_four_go_on_when_one_was_removed(void **state)
+{
+    (void)state;
+    fixture_free(&f);
+    fixture_init(&f, 4, 0, 0);
+    fixture_elect(&f, 1);
+    fixture_conf(&f, 1, RAFT_CONF_REMOVE, 4);
+    while (fixture_status(&f, 1).applied < 2)
+        fixture_deliver_at(&f, 0, false);
     fixture_crash(&f, 1, 0);
-    append_conf(&f.members[1], 2, RAFT_CONF_ADD_LEARNER, 5);
-    fixture_start(&f, 1);
-    assert_int_equal(raft_campaign(fixture_raft(&f, 1)), ERR_BUSY);
+    fixture_crash(&f, 4, 0); /* switched off, since it was removed */
+    fixture_clear(&f);
+    fixture_tick_all(&f, 6 * FIXTURE_ELECTION_TICKS);
+    assert_int_not_equal(fixture_leader(&f), 0);
+}
+
+/* Seed 3640: the commit index is lost in a restart. */
+static void test_restarted_member_counts_by_its_log(void **state)
+{
+    (void)state;
+    for (uint64_t id = 2; id <= 3; id++) {
+        fixture_crash(&f, id, 0);
+        fixture_set_log(&f, id, 1, (uint64_t[]){1}, 1);
+        append_conf(&f.members[id], 2, RAFT_CONF_ADD_VOTER, 4);
+        append_conf(&f.members[id], 3, RAFT_CONF_REMOVE, 1);
+        append_conf(&f.members[id], 4, RAFT_CONF_REMOVE, 4);
+    }
+    fixture_crash(&f, 1, 0);
+    fixture_start(&f, 2);
+    fixture_start(&f, 3);
+    assert_int_equal(fixture_status(&f, 2).conf.voter_count, 2);
+    fixture_tick_all(&f, 4 * FIXTURE_ELECTION_TICKS);
+    assert_int_not_equal(fixture_leader(&f), 0);
+}
+
+/* The second voter hasn't started: the change is committed by the one that there was. */
+static void test_one_takes_in_a_second_that_is_not_there_yet(void **state)
+{
+    (void)state;
+    fixture_free(&f);
+    fixture_init(&f, 1, 0, 0);
+    fixture_elect(&f, 1);
+    assert_int_equal(fixture_conf(&f, 1, RAFT_CONF_ADD_VOTER, 2), ERR_OK);
     fixture_ready(&f, 1);
-    assert_int_equal(fixture_status(&f, 1).applied, 1);
-    assert_int_equal(raft_campaign(fixture_raft(&f, 1)), ERR_OK);
+    assert_int_equal(f.members[1].conf.voter_count, 2);
+    fixture_propose(&f, 1, "waits for the second");
+    fixture_ready(&f, 1);
+    assert_int_equal(fixture_status(&f, 1).commit, 2);
+}
+
+/* "in the extreme case" of two, of whom the leader removes itself: only its log has the change, so it must
+ * lead again, though it doesn't vote (thesis 4.2.2, Figure 4.6). */
+static void test_removed_one_leads_until_that_is_committed(void **state)
+{
+    (void)state;
+    fixture_free(&f);
+    fixture_init(&f, 2, 0, 0);
+    fixture_elect(&f, 1);
+    fixture_isolate(&f, 2, true);
+    assert_int_equal(fixture_conf(&f, 1, RAFT_CONF_REMOVE, 1), ERR_OK);
+    fixture_ready(&f, 1);
+    fixture_crash(&f, 1, 0);
+    fixture_start(&f, 1);
+    assert_int_equal(fixture_status(&f, 1).commit, 1);
+    fixture_isolate(&f, 2, false);
+    fixture_tick(&f, 1, 3 * FIXTURE_ELECTION_TICKS);
+    fixture_deliver(&f);
+    assert_int_equal(f.members[1].conf.voter_count, 1); /* it has applied it, and left */
+    assert_int_equal(fixture_status(&f, 1).role, RAFT_FOLLOWER);
+    assert_int_equal(fixture_leader(&f), 2);
+    assert_int_equal(raft_campaign(fixture_raft(&f, 1)), ERR_INVALID);
+}
+
+/* Who joins from nothing can't make sense of changes until it has a membership that they change. */
+static void test_changes_count_for_a_joining_member_once_it_has_the_first(void **state)
+{
+    (void)state;
+    fixture_elect(&f, 1);
+    fixture_conf(&f, 1, RAFT_CONF_ADD_VOTER, 4);
+    fixture_deliver(&f);
+    fixture_start(&f, 4);
+    struct raft_message m = {.type = RAFT_MSG_APPEND, .from = 1, .term = 1, .entry_count = 2};
+    struct raft_entry *entries[2] = {
+        raft_log_at(&f.members[1].log, 1),
+        raft_log_at(&f.members[1].log, 2),
+    };
+    m.entries = entries;
+    assert_int_equal(fixture_step(&f, 4, m), ERR_OK);
+    assert_int_equal(fixture_status(&f, 4).last_index, 2);
+    assert_int_equal(fixture_status(&f, 4).conf.voter_count, 0);
+    assert_int_equal(raft_campaign(fixture_raft(&f, 4)), ERR_INVALID);
 }
 
 /* A new leader can't know whether a change in its log is decided: it waits until it has applied it, even
@@ -233,10 +324,10 @@ static void test_new_leader_waits_for_changes_in_its_log(void **state)
     assert_int_equal(raft_propose_conf(r, &c, BYTES_EMPTY), ERR_OK);
 }
 
-/* Found by random schedules: two members become one. Member 1 was removed and has applied it; member 2 has
- * the entry but doesn't know that it is committed, so it needs member 1's vote, which it doesn't get
- * since member 1's log is longer. Nor does member 1 campaign. Its answer tells what is committed. */
-static void test_remaining_member_learns_that_it_is_alone(void **state)
+/* Found by random schedules, when a membership counted from its application on: two members become one.
+ * Member 1 was removed and has applied it; member 2 has the entry but doesn't know that it is committed. It
+ * doesn't get member 1's vote, whose log is longer, nor does member 1 campaign. */
+static void test_remaining_member_needs_nobody(void **state)
 {
     (void)state;
     fixture_free(&f);
@@ -254,15 +345,15 @@ static void test_remaining_member_learns_that_it_is_alone(void **state)
     fixture_start(&f, 1);
     fixture_start(&f, 2);
     assert_int_equal(fixture_status(&f, 1).conf.voter_count, 1);
-    assert_int_equal(fixture_status(&f, 2).conf.voter_count, 2);
+    assert_int_equal(fixture_status(&f, 2).conf.voter_count, 1);
     fixture_tick_all(&f, 4 * FIXTURE_ELECTION_TICKS);
     assert_int_equal(fixture_leader(&f), 2);
     assert_int_equal(fixture_status(&f, 2).conf.voter_count, 1);
 }
 
-/* ... and one becomes two: member 2 doesn't know that it was made a voter and has the longer log, so
- * member 1 needs its vote in vain. The request tells what is committed. */
-static void test_promoted_member_learns_that_it_votes(void **state)
+/* ... and one becomes two: member 2 doesn't know that its promotion is committed and has the longer log, so
+ * member 1 needs its vote in vain. */
+static void test_promoted_member_campaigns(void **state)
 {
     (void)state;
     fixture_free(&f);
@@ -284,7 +375,7 @@ static void test_promoted_member_learns_that_it_votes(void **state)
             fixture_deliver_at(&f, 0, false);
     }
     assert_int_equal(fixture_status(&f, 2).last_index, 3);
-    assert_int_equal(fixture_status(&f, 2).conf.voter_count, 1);
+    assert_int_equal(f.members[2].conf.voter_count, 1);
     fixture_crash(&f, 1, 0);
     f.members[1].manual_sync = false;
     fixture_tick(&f, 2, 3 * FIXTURE_ELECTION_TICKS);
@@ -311,42 +402,16 @@ static void test_learner_neither_counts_nor_campaigns(void **state)
     assert_int_equal(raft_transfer_leader(fixture_raft(&f, 1), 3), ERR_BAD_LEADER_TRANSFEREE);
 }
 
-/* The heir gets the commit of the change and TIMEOUT_NOW in one batch, before it has applied anything: it
- * must take over when it has, not by the election timeout. */
-static void test_heir_takes_over_when_it_has_applied(void **state)
+/* A leader that removes itself hands over when that is applied: nobody waits for an election timeout. */
+static void test_heir_takes_over_at_once(void **state)
 {
     (void)state;
     fixture_elect(&f, 1);
     assert_int_equal(fixture_conf(&f, 1, RAFT_CONF_REMOVE, 1), ERR_OK);
-    size_t i = 0;
-    while (fixture_find(&f, RAFT_MSG_TIMEOUT_NOW, 0) == NULL)
-        fixture_deliver_at(&f, i, false);
-    uint64_t heir = fixture_find(&f, RAFT_MSG_TIMEOUT_NOW, 0)->to;
-    fixture_isolate(&f, 1, true); /* it has said all */
-    while (i < f.queue_count) {
-        if (f.queue[i].to == heir && f.queue[i].from == 1) {
-            assert_int_equal(raft_step(fixture_raft(&f, heir), &f.queue[i]), ERR_OK);
-            fixture_drop_at(&f, i);
-        } else {
-            i++;
-        }
-    }
-    assert_int_equal(fixture_status(&f, heir).role, RAFT_FOLLOWER);
-    fixture_ready(&f, heir);
-    fixture_isolate(&f, 1, false);
     fixture_deliver(&f);
-    assert_int_equal(fixture_leader(&f), heir);
-    assert_int_equal(fixture_status(&f, heir).term, 2);
-}
-
-/* What the driver rejects changes nothing, but lets the next change come. */
-static void test_rejected_change(void **state)
-{
-    (void)state;
-    fixture_elect(&f, 1);
-    struct raft_conf conf;
-    raft_apply_conf(fixture_raft(&f, 1), NULL, &conf);
-    assert_int_equal(conf.voter_count, 3);
+    assert_int_not_equal(fixture_leader(&f), 1);
+    assert_int_equal(fixture_status(&f, 2).term, 2);
+    assert_int_equal(fixture_status(&f, 2).leader, fixture_leader(&f));
 }
 
 /* Messages of a member that isn't in the configuration: harmless. */
@@ -381,16 +446,20 @@ int main(void)
         T(test_only_the_leader_proposes_changes),
         T(test_no_change_before_an_entry_of_the_own_term_is_committed),
         T(test_one_change_at_a_time),
-        T(test_change_takes_effect_when_applied),
+        T(test_change_counts_when_it_is_in_the_log),
+        T(test_replaced_change_counts_no_more),
         T(test_removal_commits_what_waited_for_the_removed_one),
-        T(test_no_campaign_with_a_committed_change_unapplied),
-        T(test_second_change_in_the_log_proves_the_first),
+        T(test_second_and_third_go_on_without_the_first),
+        T(test_two_of_four_go_on_when_one_was_removed),
+        T(test_restarted_member_counts_by_its_log),
+        T(test_one_takes_in_a_second_that_is_not_there_yet),
+        T(test_removed_one_leads_until_that_is_committed),
+        T(test_changes_count_for_a_joining_member_once_it_has_the_first),
         T(test_new_leader_waits_for_changes_in_its_log),
-        T(test_remaining_member_learns_that_it_is_alone),
-        T(test_promoted_member_learns_that_it_votes),
+        T(test_remaining_member_needs_nobody),
+        T(test_promoted_member_campaigns),
         T(test_learner_neither_counts_nor_campaigns),
-        T(test_heir_takes_over_when_it_has_applied),
-        T(test_rejected_change),
+        T(test_heir_takes_over_at_once),
         T(test_unknown_members),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
