@@ -20,6 +20,8 @@ static void follow(struct raft *r, const struct raft_entry *e)
     if (e->type != RAFT_ENTRY_CONF || m->applied.voter_count == 0 ||
         raft_conf_change_decode(bytes_of(e->data, e->size), &c, &context) != ERR_OK)
         return;
+    if (MUTANT(membership_counts_when_applied))
+        return;
     m->before = r->conf;
     m->newest_index = e->index;
     raft_conf_change_apply(&r->conf, &c);

@@ -10,6 +10,7 @@
 
 #include "daemon/replica/internal.h"
 #include "lib/base/memory.h"
+#include "lib/base/mutant.h"
 
 #define SNAPSHOT_OF(link_) CONTAINER_OF(link_, struct replica_snapshot, link)
 
@@ -80,7 +81,10 @@ static struct replica_snapshot *snapshot_new(struct replica *r, uint64_t to)
         .snapshot_index = a->id.index,
         .snapshot_term = a->id.term,
     };
-    member_list_conf(&r->members, &a->message.snapshot_conf);
+    if (MUTANT(snapshot_with_newest_membership)) /* canonical/raft#250 */
+        a->message.snapshot_conf = r->status.conf;
+    else
+        member_list_conf(&r->members, &a->message.snapshot_conf);
     return s;
 }
 

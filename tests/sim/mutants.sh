@@ -31,6 +31,7 @@ unit_of() {
     case "$1" in
     expiry-unbounded) echo test_replica_lease ;; # the simulator's members need no time to work on an entry
     refused-while-astray) echo test_replica_refused ;;
+    snapshot-with-newest-membership) echo test_replica_snapshot ;; # it has to begin while a change waits for its commit
     esac
 }
 
@@ -41,6 +42,7 @@ scenario_of() {
     hung-leader-stays) echo hung-disk ;;
     prevote-of-older-term-ignored) echo prevote ;;
     conf-change-before-own-term-commit) echo two-changes ;;
+    membership-counts-when-applied) echo lost-leader ;;
     corrupt-log-cut-as-torn) echo rotten-log ;;
     corrupt-row-served | short-revision-served) echo rotten-row ;;
     second-snapshot-replaces-first) echo two-snapshots ;;

@@ -12,14 +12,13 @@
 #define HANG (10 * SECOND)
 /* Detection takes an election timeout and a little; then a transfer, or an election. */
 #define HUNG_MAX (4 * SECOND)
-#define ELECT_MAX (8 * SECOND)
 
 static const char *const names[SCENARIO_KINDS] = {
     "none",           "hung-disk",  "figure-8",      "two-changes", "prevote",
     "rotten-row",     "rotten-log", "two-snapshots", "lost-tail",   "broken-streams",
-    "stalled-leader", "restore",    "short-log",
+    "stalled-leader", "restore",    "short-log",     "lost-leader",
 };
-static const size_t sizes[SCENARIO_KINDS] = {0, 3, 5, 7, 3, 3, 3, 3, 3, 3, 3, 0, 3};
+static const size_t sizes[SCENARIO_KINDS] = {0, 3, 5, 7, 3, 3, 3, 3, 3, 3, 3, 0, 3, 4};
 
 enum scenario_kind scenario_named(const char *name)
 {
@@ -194,66 +193,6 @@ static void figure_8_end(struct scenario *c, struct simnode *n)
     }
 }
 
-/* ---- two membership changes --------------------------------------------------------------------- */
-
-static enum errc propose_removal(struct simnode *by, struct simnode *of)
-{
-    Raftpb__Member wire = RAFTPB__MEMBER__INIT;
-    uint8_t context[64] = {0};
-    wire.id = of->id;
-    size_t n = 8 + raftpb__member__pack(&wire, context + 8);
-    enum errc code =
-        raft_propose_conf(by->replica->raft, &(struct raft_conf_change){RAFT_CONF_REMOVE, of->id},
-                          bytes_of(context, n));
-    replica_wake(by->replica);
-    return code;
-}
-
-static void two_changes(struct scenario *c, struct simnode *n)
-{
-    struct simnode **s = c->n;
-    switch (c->step) {
-    case 0: /* the first change reaches s[1] only */
-        if (!scenario_quiet(c, n))
-            return;
-        scenario_cast(c, n);
-        scenario_cut_off(c, s[0], s[1]);
-        c->term = scenario_raft(n)->term;
-        c->index = scenario_last(n) + 1;
-        if (propose_removal(n, s[6]) == ERR_OK)
-            scenario_step(c, 1);
-        return;
-    case 1:
-        if (scenario_last(s[1]) < c->index || scenario_raft(s[1])->persisted < c->index)
-            return;
-        scenario_crash(c, s[0], MS);
-        scenario_step(c, 2);
-        return;
-    case 2: /* which leads next, and is asked for another change */
-        if (n != s[1] || !scenario_leads(n) || scenario_raft(n)->term <= c->term)
-            return;
-        if (propose_removal(n, s[5]) != ERR_OK) { /* as it must be */
-            c->rounds++;
-            c->over = true;
-            scenario_again(c);
-            return;
-        }
-        scenario_cut_off(c, s[1], s[2]);
-        c->index = scenario_last(n);
-        scenario_step(c, 3);
-        return;
-    case 3: /* s[2] has both, and believes that the first one is decided; the others never see it */
-        if (scenario_last(s[2]) < c->index)
-            return;
-        scenario_crash(c, s[1], MS);
-        scenario_cut_off(c, s[2], NULL);
-        scenario_step(c, 4);
-        return;
-    default:
-        return;
-    }
-}
-
 /* ---- pre-vote ----------------------------------------------------------------------------------- */
 
 static void prevote(struct scenario *c, struct simnode *n)
@@ -296,7 +235,7 @@ static void prevote(struct scenario *c, struct simnode *n)
         if (n != s[1] && scenario_leads(n) && raft_own_term_committed(scenario_raft(n))) {
             c->rounds++;
             scenario_again(c);
-        } else if (scenario_passed(c) > ELECT_MAX) {
+        } else if (scenario_passed(c) > SCENARIO_ELECT_MAX) {
             world_fail(&c->sim->world,
                        "two of three members have been up for %llu ms, and none leads",
                        (unsigned long long)(scenario_passed(c) / MS));
@@ -322,7 +261,10 @@ void scenario_look(struct simnode *n)
             figure_8_end(c, n);
         break;
     case SCENARIO_TWO_CHANGES:
-        two_changes(c, n);
+        scenario_two_changes(c, n);
+        break;
+    case SCENARIO_LOST_LEADER:
+        scenario_lost_leader(c, n);
         break;
     case SCENARIO_PREVOTE:
         prevote(c, n);
@@ -347,32 +289,19 @@ void scenario_look(struct simnode *n)
     }
 }
 
-/* A member that was removed while nobody could tell it runs on, as a machine would that an operator has to
- * switch off. */
-static void switch_off_removed(struct scenario *c)
-{
-    struct simnode *gone = c->n[6];
-    for (size_t i = 0; i < c->sim->node_count && gone && gone->replica; i++) {
-        const struct simnode *n = c->sim->nodes[i];
-        if (n != gone && scenario_leads(n) &&
-            !raft_conf_is_voter(&scenario_raft(n)->conf, gone->id))
-            simnode_remove(gone);
-    }
-}
-
 /* It says itself when something takes too long. */
 static bool judges_time(enum scenario_kind kind)
 {
     return kind == SCENARIO_HUNG_DISK || kind == SCENARIO_LOST_TAIL ||
-           kind == SCENARIO_BROKEN_STREAMS;
+           kind == SCENARIO_BROKEN_STREAMS || kind == SCENARIO_LOST_LEADER;
 }
 
 /* What went another way than it should have begins anew. */
 static void on_time(struct world *w, void *ctx, uint64_t a, uint64_t b)
 {
     struct scenario *c = ctx;
-    if (c->kind == SCENARIO_TWO_CHANGES)
-        switch_off_removed(c);
+    if (c->leaver)
+        scenario_switch_off_leaver(c);
     if (c->kind == SCENARIO_ROTTEN_ROW && !c->over)
         scenario_rotten_row(c);
     if (c->kind == SCENARIO_ROTTEN_LOG && !c->over)

@@ -45,6 +45,9 @@ enum scenario_kind {
     SCENARIO_RESTORE,
     /* A member dies while a longer log of it is replaced by a shorter one (baidu/braft#119). */
     SCENARIO_SHORT_LOG,
+    /* A member is removed and switched off as soon as the leader has applied that; but nobody else knows, and the
+     * leader is gone too: a majority of the new membership is left. Once only, as two-changes. */
+    SCENARIO_LOST_LEADER,
     SCENARIO_KINDS,
 };
 
@@ -63,6 +66,7 @@ struct scenario {
     uint64_t boot;            /* of the member that it is about */
     size_t size;              /* members */
     struct simnode *crash[2]; /* to be ended in a moment */
+    struct simnode *leaver;   /* being removed: switched off when a leader is without it */
     uint64_t rounds;          /* gone through to the end */
     bool over;
 };

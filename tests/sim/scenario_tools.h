@@ -27,7 +27,12 @@ bool scenario_quiet(const struct scenario *c, const struct simnode *n);
 /* c->n[0] is `first`, the others come in a random order. */
 void scenario_cast(struct scenario *c, struct simnode *first);
 
-/* ---- scenario_rot.c, scenario_snapshot.c, scenario_stall.c, scenario_short.c, scenario_tail.c: every 50 ms, and after anything that a member did */
+#define SCENARIO_ELECT_MAX (8 * SECOND) /* for whole members that reach each other */
+
+/* ---- scenario_change.c, scenario_rot.c, scenario_snapshot.c, scenario_stall.c, scenario_short.c, scenario_tail.c: every 50 ms, and after anything that a member did */
+void scenario_two_changes(struct scenario *c, struct simnode *n);
+void scenario_lost_leader(struct scenario *c, struct simnode *n);
+void scenario_switch_off_leaver(struct scenario *c);
 void scenario_rotten_row(struct scenario *c);
 void scenario_rotten_log(struct scenario *c);
 void scenario_two_snapshots(struct scenario *c, struct simnode *n);

@@ -271,6 +271,33 @@ static void no_second_snapshot_right_after(void **state)
     assert_true(s.last_index - s.first_index < 250);
 }
 
+/* The newest membership in the log counts, but what goes with the data is what they are as of. */
+static void carries_the_membership_of_its_entry(void **state)
+{
+    (void)state;
+    struct node *from = wait_leader();
+    struct node *to = follower_node();
+    char *urls[] = {"http://n4:2380"};
+    struct replica_member m = {
+        .id = 104, .name = "", .peer_urls = urls, .peer_url_count = 1, .learner = true};
+    struct answer a = {0};
+    do {
+        a = (struct answer){0};
+        replica_conf_change(from->replica, RAFT_CONF_ADD_LEARNER, &m, on_code, &a);
+        turns(a.done);
+    } while (a.done);
+    struct raft_status status;
+    replica_status(from->replica, &status);
+    assert_int_equal(status.conf.learner_count, 1);
+    struct replica_announcement announcement;
+    struct replica_snapshot *s = replica_snapshot_open(from->replica, to->id, &announcement);
+    assert_int_equal(announcement.message.snapshot_index, status.applied);
+    assert_int_equal(announcement.message.snapshot_conf.learner_count, 0);
+    replica_snapshot_sent(s, false);
+    WAIT(a.done);
+    assert_int_equal(a.code, ERR_OK);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -281,6 +308,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(is_thrown_away_in_the_end, set_up, tear_down),
         cmocka_unit_test_setup_teardown(one_stream_at_a_time, set_up, tear_down),
         cmocka_unit_test_setup_teardown(no_second_snapshot_right_after, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(carries_the_membership_of_its_entry, set_up, tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
