@@ -15,7 +15,7 @@
 
 #include "tests/unit/raft_fixture.h"
 
-#define SEEDS 240
+#define SEEDS 1000
 #define STEPS 600
 #define QUEUE_MAX 400 /* messages under way; beyond, the network drops */
 
@@ -23,6 +23,7 @@ struct run {
     struct fixture f;
     uint64_t random;
     size_t members;
+    bool restless; /* members come and go all the time */
     uint64_t read_context;
     size_t proposed;
     /* Linearizability of reads: what was applied anywhere when read i began. */
@@ -92,7 +93,9 @@ static void member_event(struct run *r, uint64_t id)
 {
     struct fixture *f = &r->f;
     uint64_t dice = draw(r, 1000);
-    if (dice < 500) {
+    if (r->restless && draw(r, 8) == 0) {
+        change_members(r, id);
+    } else if (dice < 500) {
         fixture_tick(f, id, 1);
     } else if (dice < 700) {
         fixture_sync_one(f, id);
@@ -172,6 +175,7 @@ static size_t run(uint64_t seed)
     r.f.show_trace = getenv("SEED") != NULL;
     r.f.show_messages = r.f.show_trace;
     r.members = voters + learners + 1; /* one more that may be added later */
+    r.restless = draw(&r, 2) == 0;
     fixture_start(&r.f, r.members);
     for (uint64_t id = 1; id <= r.members; id++)
         r.f.members[id].manual_sync = draw(&r, 2) == 0;
