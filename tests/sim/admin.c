@@ -99,11 +99,15 @@ static void add(struct admin *a, struct simnode *at)
 static void take_away(struct admin *a, struct simnode *at)
 {
     struct sim *s = a->sim;
+    struct simnode *n = sim_node(s, a->leaving);
     if (admin_member(at, a->leaving)) {
-        change(a, at, RAFT_CONF_REMOVE, a->leaving);
+        /* Meanwhile it may have become one of those that the others can't do without. */
+        if (n->lost || repair_may_lose(s, n->id))
+            change(a, at, RAFT_CONF_REMOVE, a->leaving);
+        else
+            a->leaving = 0;
         return;
     }
-    struct simnode *n = sim_node(s, a->leaving);
     if (!n->gone && !repair_may_lose(s, n->id))
         return; /* others have yet to learn of it */
     a->removed++;

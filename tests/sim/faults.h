@@ -59,7 +59,7 @@ struct faults {
     uint64_t lease_checkpoint_ms;
     size_t append_bytes_max, uncommitted_bytes_max;
     size_t snapshot_chunk;      /* bytes; 0: the default, which holds all of it */
-    uint32_t stream_chunks_max; /* of a snapshot: each breaks after so many, to the end; 0: never */
+    uint32_t stream_chunks_max; /* of a snapshot: each breaks after so many; 0: never */
     unsigned compact_percent;   /* of requests */
     uint64_t think_ms;
     unsigned slow_watch_percent;

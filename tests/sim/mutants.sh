@@ -46,6 +46,7 @@ scenario_of() {
     corrupt-log-cut-as-torn) echo rotten-log ;;
     corrupt-row-served | short-revision-served) echo rotten-row ;;
     second-snapshot-replaces-first) echo two-snapshots ;;
+    snapshot-resume-wrong-offset) echo broken-streams ;;
     forgetful-member-stays) echo lost-tail ;;
     stalled-leader-revokes) echo stalled-leader ;;
     truncation-not-recovered) echo short-log ;;
