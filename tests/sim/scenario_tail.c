@@ -4,7 +4,8 @@
 #include "tests/sim/scenario_tools.h"
 #include "tests/sim/sim.h"
 
-#define NOTICE_MAX (6 * SECOND) /* it is down for a while first */
+#define LOG_FOLDER "data/member/log/" /* what a broken store looks like is known: rot.h */
+#define NOTICE_MAX (6 * SECOND)       /* it is down for a while first */
 
 static struct simnode *pick_follower(struct scenario *c, const struct simnode *leader)
 {
@@ -21,8 +22,10 @@ static void on_power_failure(struct world *w, void *ctx, uint64_t a, uint64_t b)
 {
     (void)w, (void)a, (void)b;
     struct simnode *n = ctx;
-    if (n->replica)
-        simnode_crash(n, true);
+    if (!n->replica)
+        return;
+    n->sim->scenario.index = scenario_raft(n)->persisted; /* more than a moment ago, maybe */
+    simnode_crash(n, true);
 }
 
 static void begin(struct scenario *c, struct simnode *leader)
@@ -36,7 +39,7 @@ static void begin(struct scenario *c, struct simnode *leader)
     c->n[1] = victim;
     c->index = scenario_last(leader) + 1 + simrng_below(&c->rng, 4);
     victim->damaged = true;
-    simdisk_lie(victim->disk, true);
+    simdisk_lie(victim->disk, LOG_FOLDER);
     scenario_step(c, 1);
 }
 

@@ -244,7 +244,8 @@ static enum errc sim_sync(struct disk *disk, struct disk_file *f, struct error *
     struct simdisk *d = of(disk);
     enum errc rc;
     enum verdict verdict = begin_file(d, SIMDISK_SYNC, f, &rc, err);
-    if (verdict == GO && !d->lies)
+    bool lies = d->lies_in && strncmp(f->path, d->lies_in, strlen(d->lies_in)) == 0;
+    if (verdict == GO && !lies)
         simfile_sync(&f->inode->file);
     else if (verdict == HALF && !d->off) /* off: simdisk_crash() decides */
         simfile_sync_failed(&f->inode->file, &d->rng);

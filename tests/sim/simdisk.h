@@ -90,9 +90,9 @@ bool simdisk_has_failed(const struct simdisk *d); /* an ordered failure came to 
 void simdisk_set_capacity(struct simdisk *d, uint64_t bytes);
 bool simdisk_is_limited(const struct simdisk *d);
 
-/* Syncs of files say that they did, and do nothing, until it is taken back or the power fails: then all
- * since may be lost. */
-void simdisk_lie(struct simdisk *d, bool lies);
+/* Syncs of the files below `folder` (a literal) say that they did, and do nothing, until it is taken back by NULL
+ * or the power fails: then all since may be lost. */
+void simdisk_lie(struct simdisk *d, const char *folder);
 
 /* The nth write from now lands in another sector of the same file. n = 0 takes it back. */
 void simdisk_misdirect_at(struct simdisk *d, uint64_t n);

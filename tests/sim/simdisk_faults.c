@@ -42,7 +42,8 @@ bool simdisk_is_off(const struct simdisk *d)
 static void restart(struct simdisk *d)
 {
     d->generation++;
-    d->off = d->lies = false;
+    d->off = false;
+    d->lies_in = NULL;
     d->off_at = d->fail_at = d->misdirect_at = 0;
     d->used = 0;
     for (size_t i = 0; i < d->dir.live.count; i++) {
@@ -85,9 +86,9 @@ void simdisk_set_capacity(struct simdisk *d, uint64_t bytes)
     d->capacity = bytes;
 }
 
-void simdisk_lie(struct simdisk *d, bool lies)
+void simdisk_lie(struct simdisk *d, const char *folder)
 {
-    d->lies = lies;
+    d->lies_in = folder;
 }
 
 bool simdisk_is_limited(const struct simdisk *d)

@@ -19,7 +19,7 @@ struct simdisk {
     unsigned fail_ops;
     enum errc fail_code;
     bool fail_stays, has_failed;
-    bool lies;
+    const char *lies_in;   /* a folder, NULL: it is honest */
     uint64_t misdirect_at; /* writes until one goes astray, 0: never */
     char *astray_path;     /* NULL: none did */
     uint64_t astray_offset;
