@@ -92,19 +92,26 @@ static int run(const struct config *c, char **argv)
     return p.failure.code ? end(c, &p.failure, argv) : 0;
 }
 
+/* Prints what was found, and why it ended; the process's exit code. */
+static int tell(struct buf *report, enum errc code, const struct error *err)
+{
+    if (report->n > 0)
+        fwrite(report->p, 1, report->n, stdout);
+    buf_free(report);
+    if (code)
+        fprintf(stderr, "quorumd: %s\n", err->message);
+    return code == ERR_OK ? 0 : code == ERR_INVALID ? 2 : 1;
+}
+
 static int rescue(const struct config *c)
 {
     struct buf report = {0};
     struct error err = {0};
     bool lost = false;
-    enum errc e = server_rescue(&c->server, c->rescue_dir, &report, &lost, &err);
-    if (report.n > 0)
-        fwrite(report.p, 1, report.n, stdout);
-    buf_free(&report);
-    if (e) {
-        fprintf(stderr, "quorumd: %s\n", err.message);
-        return e == ERR_INVALID ? 2 : 1;
-    }
+    enum errc code = server_rescue(&c->server, c->rescue_dir, &report, &lost, &err);
+    int exit_code = tell(&report, code, &err);
+    if (code)
+        return exit_code;
     printf("%s: start quorumd with the same settings and --data-dir %s\n",
            lost ? "not all was rescued, see above" : "all was rescued", c->rescue_dir);
     return lost;
@@ -114,16 +121,11 @@ static int restore(const struct config *c)
 {
     struct buf report = {0};
     struct error err = {0};
-    enum errc e = server_restore(&c->server, c->restore_file, &report, &err);
-    if (report.n > 0)
-        fwrite(report.p, 1, report.n, stdout);
-    buf_free(&report);
-    if (e) {
-        fprintf(stderr, "quorumd: %s\n", err.message);
-        return e == ERR_INVALID ? 2 : 1;
-    }
-    printf("start quorumd with the same settings\n");
-    return 0;
+    enum errc code = server_restore(&c->server, c->restore_file, &report, &err);
+    int exit_code = tell(&report, code, &err);
+    if (code == ERR_OK)
+        printf("start quorumd with the same settings\n");
+    return exit_code;
 }
 
 static void log_notes(const struct config *c)

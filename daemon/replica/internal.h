@@ -103,7 +103,6 @@ struct incoming {
     struct mvcc_restore *restore; /* NULL: none */
     struct replica_announcement announcement;
     struct mvcc_snapshot_at at; /* given to the store */
-    struct mvcc_snapshot_at end;
     bool last, verified, installing;
     bool busy;   /* the store works for it */
     bool doomed; /* given up as soon as the store is done */

@@ -221,7 +221,7 @@ static void on_chunk(void *ctx, enum errc code)
         refuse(r, code);
     } else if (in->last) {
         in->busy = true;
-        mvcc_restore_finish(in->restore, in->announcement.id.maker ? &in->end : NULL, on_verified,
+        mvcc_restore_finish(in->restore, in->announcement.id.maker ? &in->at : NULL, on_verified,
                             r);
     } else if (in->beginning) {
         advance(r); /* the stream of this chunk is gone, and the next one waits */
@@ -247,7 +247,6 @@ enum errc replica_receive_snapshot_chunk(struct replica *r, uint64_t stream,
     }
     in->at = (struct mvcc_snapshot_at){in->at.offset + chunk->data.n, sum};
     in->last = chunk->last;
-    in->end = (struct mvcc_snapshot_at){in->at.offset, chunk->sum};
     in->storing = in->busy = true;
     mvcc_restore_chunk(in->restore, chunk->data, on_chunk, r);
     return ERR_OK;

@@ -98,7 +98,7 @@ static enum errc open_writer(struct mvcc *m, const char *path, bool marked, stru
     return code == ERR_OK ? db_open(path, m->vfs, DB_CREATE, &m->writer, err) : code;
 }
 
-/* What a checkpoint would do for the WAL, without the file's growth. */
+/* What a checkpoint would do for the WAL, to which opening may have written, without the file's growth. */
 static enum errc sync_wal(struct mvcc *m, const char *path, struct error *err)
 {
     char *wal = xasprintf("%s-wal", path);
