@@ -1,6 +1,6 @@
 /* The mount's operations against a store in memory: directories, names, reading, renaming, metadata, and what
  * changes made elsewhere become for local watchers. */
-#include "mount_fake.h"
+#include "mount_calls.h"
 
 static struct fake *begin(const char *const *keys)
 {

@@ -1,6 +1,6 @@
 /* How the mirror follows the store, and what becomes of a remote change: for the tree, for the kernel's view,
  * and for the replay that tells local watchers. */
-#include "mount_fake.h"
+#include "mount_calls.h"
 
 static struct fake *begin(bool cached)
 {

@@ -1,5 +1,5 @@
 /* When a save becomes a transaction, what guards it, and that its bytes are never lost silently. */
-#include "mount_fake.h"
+#include "mount_calls.h"
 
 static struct fake *begin(void)
 {
