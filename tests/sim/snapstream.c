@@ -239,19 +239,13 @@ static void arrive_begun(struct snapstream *t)
     simnode_settle(n);
 }
 
-/* At the end all must arrive in bounded time; but where streams are what it is about, it must in spite of that. */
-static unsigned breaks_after(const struct sim *s)
-{
-    bool to_the_end = s->scenario.kind == SCENARIO_BROKEN_STREAMS;
-    return s->calm && !to_the_end ? 0 : s->faults.stream_chunks_max;
-}
-
 static void arrive_ack(struct snapstream *t)
 {
     struct simnode *n = sender(t);
     if (!n)
         return;
-    unsigned chunks_max = breaks_after(t->sim);
+    /* At the end all must arrive in bounded time. */
+    unsigned chunks_max = t->sim->calm ? 0 : t->sim->faults.stream_chunks_max;
     t->at.offset += t->chunk.n;
     carried(t)->acked = t->at.offset;
     replica_snapshot_acknowledged(t->source);
