@@ -169,17 +169,24 @@ static void guard_target(struct op *op, const struct place *to, struct bytes key
     buf_free(&end);
 }
 
+/* The content of the old name has come, or hasn't: then the operation has failed. The names are looked up anew,
+ * since they may have changed meanwhile. */
+static bool has_value(struct op *op, struct ends *ret_ends)
+{
+    if (op->code != ERR_OK) {
+        op_fail(op, op->code == ERR_NOT_FOUND ? ENOENT : core_errno(op->code));
+        return false;
+    }
+    op->run = rename_start;
+    return find_ends(op, ret_ends);
+}
+
 /* With the content of the old name at hand. */
 static void file_value(struct op *op)
 {
     struct core *c = op->c;
     struct ends e;
-    if (op->code != ERR_OK) {
-        op_fail(op, op->code == ERR_NOT_FOUND ? ENOENT : core_errno(op->code));
-        return;
-    }
-    op->run = rename_start;
-    if (!find_ends(op, &e))
+    if (!has_value(op, &e))
         return;
     struct node *n = e.from.node;
     if (e.from.is_dir) {
@@ -291,12 +298,7 @@ static void backup_value(struct op *op)
 {
     struct core *c = op->c;
     struct ends e;
-    if (op->code != ERR_OK) {
-        op_fail(op, op->code == ERR_NOT_FOUND ? ENOENT : core_errno(op->code));
-        return;
-    }
-    op->run = rename_start;
-    if (!find_ends(op, &e))
+    if (!has_value(op, &e))
         return;
     struct node *from = e.from.node, *to = place_make(c, &e.to, op->name2);
     struct local_file *l = local_make(c, to, false);

@@ -88,9 +88,13 @@ static void on_status(struct rpc_call *call, void *service, struct bytes message
 
 /* ---- Hashes -------------------------------------------------------------------------------------- */
 
-/* A hash goes over every row, and so finds what no read has come upon. */
-static void fail_hash(struct unary *u, enum errc code)
+/* The call that waits for a hash; NULL: it is gone, or has been failed. A hash goes over every row, and so finds
+ * what no read has come upon. */
+static struct unary *take_hashed(void *ctx, enum errc code)
 {
+    struct unary *u = unary_later_take(ctx);
+    if (!u || code == ERR_OK)
+        return u;
     struct error err = {0};
     if (code == ERR_CORRUPT) {
         error_set(&err, code,
@@ -98,19 +102,16 @@ static void fail_hash(struct unary *u, enum errc code)
         api_check_damage(u->api, &err);
     }
     unary_fail(u, code);
+    return NULL;
 }
 
 static void on_hash_kv_done(void *ctx, enum errc code, uint32_t hash, int64_t compact_revision,
                             int64_t hash_revision)
 {
     (void)hash_revision;
-    struct unary *u = unary_later_take(ctx);
+    struct unary *u = take_hashed(ctx, code);
     if (!u)
         return;
-    if (code) {
-        fail_hash(u, code);
-        return;
-    }
     Etcdserverpb__ResponseHeader header = ETCDSERVERPB__RESPONSE_HEADER__INIT;
     Etcdserverpb__HashKVResponse response = ETCDSERVERPB__HASH_KVRESPONSE__INIT;
     response.header = &header;
@@ -135,13 +136,9 @@ static void on_hash_done(void *ctx, enum errc code, uint32_t hash, int64_t compa
 {
     (void)compact_revision;
     (void)hash_revision;
-    struct unary *u = unary_later_take(ctx);
+    struct unary *u = take_hashed(ctx, code);
     if (!u)
         return;
-    if (code) {
-        fail_hash(u, code);
-        return;
-    }
     Etcdserverpb__ResponseHeader header = ETCDSERVERPB__RESPONSE_HEADER__INIT;
     Etcdserverpb__HashResponse response = ETCDSERVERPB__HASH_RESPONSE__INIT;
     response.header = &header;

@@ -160,6 +160,9 @@ void raft_commit_to(struct raft *r, uint64_t index);
 void raft_truncate(struct raft *r, uint64_t index);
 bool raft_own_term_committed(const struct raft *r);
 
+/* ready.c */
+void raft_ready_release(struct raft *r); /* what the last ready points to */
+
 /* outbox.c */
 /* Queues a message; fills in `from`, and `term` where it is 0 and the type has one. Its entries become
  * the core's. Answers that promise durability wait for it. */

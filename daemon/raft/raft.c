@@ -129,23 +129,6 @@ enum errc raft_new(const struct raft_config *config, const struct raft_start *st
     return ERR_OK;
 }
 
-static void free_out(struct raft *r)
-{
-    raft_outbox_free(&r->now);
-    raft_outbox_free(&r->after_sync);
-    raft_outbox_free(&r->out.now);
-    raft_outbox_free(&r->out.after_sync);
-    for (size_t i = 0; i < r->out.entry_count; i++)
-        raft_entry_unref(r->out.entries[i]);
-    for (size_t i = 0; i < r->out.committed_count; i++)
-        raft_entry_unref(r->out.committed[i]);
-    free(r->out.entries);
-    free(r->out.committed);
-    free(r->out.states);
-    free(r->out.refusals);
-    free(r->refusals.items);
-}
-
 void raft_free(struct raft *r)
 {
     if (r == NULL)
@@ -153,7 +136,10 @@ void raft_free(struct raft *r)
     raft_leader_clear(r);
     raft_reads_free(r);
     raft_log_free(&r->log);
-    free_out(r);
+    raft_ready_release(r);
+    raft_outbox_free(&r->now);
+    raft_outbox_free(&r->after_sync);
+    free(r->refusals.items);
     free(r->persists);
     free(r);
 }

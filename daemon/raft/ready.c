@@ -40,7 +40,7 @@ bool raft_has_ready(const struct raft *r)
            (r->role == RAFT_LEADER && r->replication_due);
 }
 
-static void release_out(struct raft *r)
+void raft_ready_release(struct raft *r)
 {
     raft_outbox_free(&r->out.now);
     raft_outbox_free(&r->out.after_sync);
@@ -123,7 +123,7 @@ static void hand_out_committed(struct raft *r, struct raft_ready *d)
 void raft_ready(struct raft *r, struct raft_ready *ret_ready)
 {
     struct raft_ready d = {0};
-    release_out(r);
+    raft_ready_release(r);
     raft_read_flush(r);
     raft_replication_flush(r);
     if (snapshot_due(r)) {

@@ -1,10 +1,10 @@
 /* The server in a thread of its own: the mount's embedded mode. */
 #include <pthread.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "daemon/server/server_internal.h"
+#include "lib/base/thread.h"
 
 #define ELECTED_POLL_MS 5
 #define ELECTED_MAX_MS 10000 /* a cluster of one elects itself within two election timeouts */
@@ -95,23 +95,6 @@ static void *thread_main(void *arg)
     return NULL;
 }
 
-static int start(struct server_thread *t)
-{
-    sigset_t all, before;
-    sigfillset(&all);
-    sigdelset(&all, SIGSEGV);
-    sigdelset(&all, SIGBUS);
-    sigdelset(&all, SIGFPE);
-    sigdelset(&all, SIGILL);
-    sigdelset(&all, SIGABRT);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    int rc = pthread_create(&t->thread, NULL, thread_main, t);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    if (rc == 0)
-        pthread_setname_np(t->thread, "quorumd");
-    return rc;
-}
-
 static void thread_free(struct server_thread *t)
 {
     uv_loop_close(&t->loop); /* after a disk failure some handles are left: the process ends then */
@@ -131,7 +114,7 @@ enum errc server_thread_start(const struct server_config *config, struct server_
     uv_async_init(&t->loop, &t->stop, on_stop);
     uv_timer_init(&t->loop, &t->watch);
     t->stop.data = t->watch.data = t;
-    int rc = start(t);
+    int rc = thread_start(&t->thread, "quorumd", thread_main, t);
     if (rc) {
         close_handles(t);
         uv_run(&t->loop, UV_RUN_DEFAULT);

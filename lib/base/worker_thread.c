@@ -2,12 +2,12 @@
 
 #include <assert.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "lib/base/memory.h"
+#include "lib/base/thread.h"
 
 /* A singly linked queue through job->next. */
 struct jobs {
@@ -130,27 +130,9 @@ static void on_closed(uv_handle_t *handle)
     worker_free(CONTAINER_OF(handle, struct worker_thread, finished));
 }
 
-/* Signals are the loop thread's: the worker starts with all of them blocked, but for those that the
- * worker's own faults raise. */
-static int start_thread(struct worker_thread *w)
-{
-    sigset_t all, before;
-    sigfillset(&all);
-    sigdelset(&all, SIGSEGV);
-    sigdelset(&all, SIGBUS);
-    sigdelset(&all, SIGFPE);
-    sigdelset(&all, SIGILL);
-    sigdelset(&all, SIGABRT);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    int rc = pthread_create(&w->thread, NULL, worker_main, w);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    return rc;
-}
-
 enum errc worker_thread_start(uv_loop_t *loop, const char *name, struct worker **ret_worker,
                               struct error *err)
 {
-    assert(strlen(name) <= 15);
     struct worker_thread *w = xcalloc(1, sizeof(*w));
     w->worker.submit = worker_submit;
     jobs_init(&w->waiting);
@@ -164,12 +146,11 @@ enum errc worker_thread_start(uv_loop_t *loop, const char *name, struct worker *
         return error_set(err, ERR_INTERNAL, "worker %s: %s", name, uv_strerror(rc));
     }
     uv_unref((uv_handle_t *)&w->finished);
-    rc = start_thread(w);
+    rc = thread_start(&w->thread, name, worker_main, w);
     if (rc) {
         uv_close((uv_handle_t *)&w->finished, on_closed);
         return error_set(err, ERR_INTERNAL, "worker %s: start a thread: %s", name, strerror(rc));
     }
-    pthread_setname_np(w->thread, name);
     *ret_worker = &w->worker;
     return ERR_OK;
 }
